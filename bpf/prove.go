@@ -1,0 +1,239 @@
+package bpf
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	xbpf "golang.org/x/net/bpf"
+)
+
+// An UnprovedError says where a program may accept a frame without having made
+// sure that it is in scope.
+type UnprovedError struct {
+	Index  int // of the instruction, from 0
+	Line   string
+	Reason string
+}
+
+func (e *UnprovedError) Error() string {
+	return fmt.Sprintf("not proved: instruction %s: %s", e.Line, e.Reason)
+}
+
+// Prove checks that p accepts no frame outside s, whatever p is and whoever
+// made it: it shares no code with what Inject does. nil means proved; an
+// *UnprovedError need not mean that p is unsafe, only that it is not of a shape
+// which Prove understands.
+//
+// It goes through the program in order and keeps, for each instruction, what
+// every way there that has not yet established the scope has in common: which
+// values the fields of the frame can have that were loaded and compared, and
+// how long the frame must be. Where a jump establishes the scope the way is
+// done: what follows is the user's business. An instruction that may accept
+// and that is reached otherwise is an error.
+func Prove(p Program, s Scope, v View) error {
+	_, err := prove(p, s, v)
+	return err
+}
+
+// ScopeLines says which instructions of p can run before the scope is
+// established; all others are the user's.
+func ScopeLines(p Program, s Scope, v View) ([]bool, error) {
+	reached, err := prove(p, s, v)
+	lines := make([]bool, len(p))
+	for i := range lines {
+		lines[i] = reached[i] != nil
+	}
+	return lines, err
+}
+
+func prove(p Program, s Scope, v View) (reached []*knowledge, err error) {
+	reached = make([]*knowledge, len(p))
+	prefix, err := s.Prefix(v)
+	if err != nil {
+		return reached, err
+	}
+	if err := p.Validate(Linux); err != nil {
+		if err := p.Validate(FreeBSD); err != nil {
+			return reached, err
+		}
+	}
+	pr := prover{program: p, goal: newGoal(prefix), at: reached}
+	pr.goTo(0, newKnowledge())
+	for i := range p {
+		if reached[i] == nil {
+			continue
+		}
+		if reason := pr.step(i, reached[i].clone()); reason != "" {
+			return reached, &UnprovedError{i, p.Line(i), reason}
+		}
+	}
+	return reached, nil
+}
+
+// A subject is what a test is about: the bits under mask of a load. A load of
+// metadata is one of 4 bytes, whatever its size says.
+type subject struct {
+	load
+	mask uint32
+}
+
+// knowledge is what is known of a frame at one instruction.
+type knowledge struct {
+	values map[subject]spans // what is not in it can have any value
+	minLen uint32            // bytes that the frame has at least
+	a      subject           // what A holds, if known
+	aKnown bool
+	aZero  bool // A is 0
+
+	// Destinations that have been read as far as it takes to decide whether
+	// they are the jail's.
+	settled []place
+}
+
+func newKnowledge() *knowledge {
+	return &knowledge{values: make(map[subject]spans), aZero: true}
+}
+
+func (k *knowledge) clone() *knowledge {
+	c := *k
+	c.values = maps.Clone(k.values)
+	c.settled = slices.Clone(k.settled)
+	return &c
+}
+
+func (k *knowledge) of(s subject) spans {
+	if v, ok := k.values[s]; ok {
+		return v
+	}
+	return anyValue
+}
+
+// join keeps what holds on both ways.
+func (k *knowledge) join(o *knowledge) {
+	for s, v := range k.values {
+		w, ok := o.values[s]
+		if !ok {
+			delete(k.values, s)
+			continue
+		}
+		k.values[s] = v.or(w)
+	}
+	k.minLen = min(k.minLen, o.minLen)
+	k.aKnown = k.aKnown && o.aKnown && k.a == o.a
+	k.aZero = k.aZero && o.aZero
+	k.settled = slices.DeleteFunc(k.settled, func(p place) bool { return !slices.Contains(o.settled, p) })
+}
+
+type prover struct {
+	program Program
+	goal    goal
+	at      []*knowledge // nil: not reached, or only with the scope established
+}
+
+// goTo hands knowledge on to an instruction, unless the way is done.
+func (pr *prover) goTo(i int, k *knowledge) {
+	pr.goal.settle(k)
+	switch {
+	case pr.goal.holds(k):
+	case pr.at[i] == nil:
+		pr.at[i] = k
+	default:
+		pr.at[i].join(k)
+	}
+}
+
+// step follows instruction i, and says why it is not safe.
+func (pr *prover) step(i int, k *knowledge) (reason string) {
+	in := pr.program[i]
+	switch in.Op & classMask {
+	case classRet:
+		if in.Op == opRetA && !k.aZero || in.Op != opRetA && in.K != 0 {
+			return "it may accept a frame that is not in scope"
+		}
+		return ""
+	case classJmp:
+		pr.jump(i, in, k)
+		return ""
+	case classLd:
+		if in.Op&modeMask == modeAbs && (in.K == adIfindex || in.K == adHatype) && !k.aZero {
+			return "on Linux it returns A for a packet without a device"
+		}
+		k.load(in)
+	case classLdx:
+		k.grow(in)
+	case classAlu:
+		k.alu(in)
+	case classMisc:
+		if in.Op == opTxa {
+			k.aKnown, k.aZero = false, false
+		}
+	}
+	pr.goTo(i+1, k)
+	return ""
+}
+
+// load makes A known if it is a field at a fixed place.
+func (k *knowledge) load(in xbpf.RawInstruction) {
+	k.aKnown = in.Op&modeMask == modeAbs
+	k.aZero = in.Op&modeMask == modeImm && in.K == 0
+	k.grow(in)
+	if k.aKnown {
+		k.a = subject{load{in.Op, in.K}, 0xffffffff}
+	}
+}
+
+// grow takes into account that a load which goes on has found its bytes. Of a
+// half-word that is not so: FreeBSD's receive path goes on with 0.
+func (k *knowledge) grow(in xbpf.RawInstruction) {
+	mode := in.Op & modeMask
+	if (mode == modeAbs || mode == modeMsh) && in.Op&sizeMask != sizeH && in.K < 0x7fffffff-4 {
+		k.minLen = max(k.minLen, in.K+loadWidth(in.Op))
+	}
+}
+
+func (k *knowledge) alu(in xbpf.RawInstruction) {
+	k.aZero = false
+	if in.Op != opAnd {
+		k.aKnown = false
+		return
+	}
+	k.a.mask &= in.K
+}
+
+func (pr *prover) jump(i int, in xbpf.RawInstruction, k *knowledge) {
+	if in.Op == opJa {
+		pr.goTo(i+1+int(in.K), k)
+		return
+	}
+	for _, way := range []struct {
+		yes bool
+		to  int
+	}{{true, i + 1 + int(in.Jt)}, {false, i + 1 + int(in.Jf)}} {
+		if after := k.clone(); after.learn(in, way.yes) {
+			pr.goTo(way.to, after)
+		}
+	}
+}
+
+// learn takes a jump's outcome into account; possible is false if it cannot
+// come about.
+func (k *knowledge) learn(in xbpf.RawInstruction, yes bool) (possible bool) {
+	if !k.aKnown || in.Op&srcX != 0 {
+		return true
+	}
+	about := k.a
+	var values spans
+	if in.Op == opJset { // says something of the bits under its mask
+		about.mask &= in.K
+		if yes {
+			values = k.of(about).without(0)
+		} else {
+			values = k.of(about).and(0, 0)
+		}
+	} else {
+		values = k.of(about).jump(in.Op, in.K, yes)
+	}
+	k.values[about] = values
+	return len(values) > 0
+}

@@ -1,0 +1,484 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"slices"
+
+	xbpf "golang.org/x/net/bpf"
+)
+
+// specialize is the graph without what is known before it runs: it walks all
+// paths with what their tests have established, goes through decided jumps
+// without asking again, leaves out loads of what is in the register already,
+// and whatever nobody reads. Verdicts stay the same on every frame, also on
+// one that is cut off: a load that may end the program stays.
+//
+// Paths that know different things get copies of the code behind them as far
+// as that makes a difference. ok is false if there are too many; the caller
+// then keeps the graph that it has.
+func specialize(entry *block) (_ *block, ok bool) {
+	s := &specializer{
+		terms: newTerms(),
+		live:  entry.liveness(),
+		reach: make(map[*block]*reached),
+
+		known:    make(map[string]*block),
+		same:     make(map[string]*block),
+		liveMade: make(map[*block]regs),
+
+		ids: make(map[*block]uint32),
+	}
+	s.look(entry)
+	zero := s.terms.constant(0)
+	start := pathState{a: zero, x: zero}
+	for i := range start.mem {
+		start.mem[i] = zero
+	}
+	made := s.run(entry, start)
+	return made, s.steps < maxSteps
+}
+
+// maxSteps bounds the work: blocks walked, over all paths.
+const maxSteps = 20000
+
+type specializer struct {
+	terms *terms
+	steps int
+
+	// Of the graph that is walked.
+	live  map[*block]regs
+	reach map[*block]*reached
+
+	// Of the graph that is made.
+	known    map[string]*block // by where a path was, and with what state
+	same     map[string]*block // by content
+	liveMade map[*block]regs
+
+	ids map[*block]uint32 // of both
+}
+
+// reached is what the code from a block on may load.
+type reached struct {
+	loads loadSet
+	end   uint32 // of the farthest absolute load
+}
+
+// look fills reach.
+func (s *specializer) look(b *block) *reached {
+	if r, ok := s.reach[b]; ok {
+		return r
+	}
+	r := &reached{}
+	for _, in := range b.body {
+		if in.Op&classMask > classLdx || in.Op&modeMask == modeImm || in.Op&modeMask == modeMem {
+			continue
+		}
+		r.loads = r.loads.with(s.terms.loadIndex(load{in.Op, in.K}))
+		if end, ok := loadEnd(in); ok {
+			r.end = max(r.end, end)
+		}
+	}
+	if !b.returns() {
+		for _, next := range []*block{b.yes, b.no} {
+			n := s.look(next)
+			r.loads = r.loads.union(n.loads)
+			r.end = max(r.end, n.end)
+		}
+	}
+	s.reach[b] = r
+	s.number(b)
+	return r
+}
+
+func (s *specializer) number(b *block) { s.ids[b] = uint32(len(s.ids) + 1) }
+
+// loadEnd is how long a frame must be for an absolute load to succeed.
+func loadEnd(in xbpf.RawInstruction) (end uint32, ok bool) {
+	mode := in.Op & modeMask
+	if in.Op&classMask > classLdx || mode != modeAbs && mode != modeMsh || in.K > maxOffset {
+		return 0, false
+	}
+	return in.K + loadWidth(in.Op), true
+}
+
+// maxOffset is the largest offset that is surely one into the frame.
+const maxOffset = 0x7fffff00
+
+// A pathState is what is known at a place on one path.
+type pathState struct {
+	a, x   value
+	mem    [memWords]value
+	facts  []fact // sorted by what they are about; never changed in place
+	minLen uint32 // the frame has at least so many bytes
+}
+
+// run finishes the graph from b on for frames that come with state st.
+func (s *specializer) run(b *block, st pathState) *block {
+	st = s.restrict(b, st)
+	key := s.stateKey(b, st)
+	made, ok := s.known[key]
+	if !ok {
+		made = s.walk(b, st)
+		s.known[key] = made
+	}
+	return made
+}
+
+// A step is an instruction that has been walked. It may be left out if nobody
+// reads what it sets and it cannot end the program.
+type step struct {
+	in      xbpf.RawInstruction
+	mayStop bool
+}
+
+// walk goes from b to the first jump that is not decided, or to a return.
+func (s *specializer) walk(b *block, st pathState) *block {
+	var steps []step
+	for {
+		s.steps++
+		if s.steps >= maxSteps { // specialize drops the answer
+			return ret(0)
+		}
+		if b.forget {
+			st.facts = s.forgetAddresses(st.facts)
+		}
+		for _, in := range b.body {
+			if done := s.exec(in, &st, &steps); done {
+				return s.finish(ret(0), nil, steps)
+			}
+		}
+		if b.returns() {
+			return s.finish(&block{last: s.returned(b.last, st)}, nil, steps)
+		}
+		if b.yes == b.no {
+			b = b.yes
+			continue
+		}
+		q := s.question(b.last, st)
+		switch s.fact(st, q.about).decide(q.jump, q.k) {
+		case always:
+			b = b.yes
+			continue
+		case never:
+			b = b.no
+			continue
+		}
+		yes := s.run(b.yes, s.learn(st, q, true))
+		no := s.run(b.no, s.learn(st, q, false))
+		if yes == no { // nothing depends on the test
+			for _, in := range yes.body {
+				steps = append(steps, step{in, true})
+			}
+			same := *yes
+			same.body = nil
+			return s.finish(&same, nil, steps)
+		}
+		return s.finish(&block{last: q.last, yes: yes, no: no, scope: b.scope}, b, steps)
+	}
+}
+
+// finish puts the steps into b, without what nobody reads, or finds a block
+// that is the same. origin is the walked block that asks b's question.
+func (s *specializer) finish(b, origin *block, steps []step) *block {
+	live, _ := effects(b.last)
+	if b.last == ins(opRetK, 0) {
+		steps = withoutRejects(steps)
+	}
+	if !b.returns() {
+		live |= s.liveMade[b.yes] | s.liveMade[b.no]
+	}
+	for _, st := range slices.Backward(steps) {
+		reads, sets := effects(st.in)
+		if !st.mayStop && sets&live == 0 {
+			continue
+		}
+		live = live&^sets | reads
+		b.body = append(b.body, st.in)
+	}
+	slices.Reverse(b.body)
+
+	key := s.contentKey(b, origin)
+	if same, ok := s.same[key]; ok {
+		return same
+	}
+	s.same[key] = b
+	s.liveMade[b] = live
+	s.number(b)
+	return b
+}
+
+// withoutRejects are the steps that do something else than reject, where
+// rejecting comes next anyway: metadata of a device that does not exist.
+func withoutRejects(steps []step) []step {
+	for i, st := range slices.Backward(steps) {
+		if reads, _ := effects(st.in); reads&regA != 0 && st.in.Op&classMask == classLd {
+			return steps[:i+1]
+		}
+	}
+	return nil
+}
+
+// exec walks one instruction. done says that it ends the program.
+func (s *specializer) exec(in xbpf.RawInstruction, st *pathState, steps *[]step) (done bool) {
+	switch in.Op & classMask {
+	case classLd, classLdx:
+		s.execLoad(in, st, steps)
+		return false
+	case classSt:
+		return s.set(&st.mem[in.K], st.a, in, false, steps)
+	case classStx:
+		return s.set(&st.mem[in.K], st.x, in, false, steps)
+	case classMisc:
+		if in.Op == opTax {
+			return s.set(&st.x, st.a, in, false, steps)
+		}
+		return s.set(&st.a, st.x, in, false, steps)
+	default:
+		return s.execALU(in, st, steps)
+	}
+}
+
+// set gives a register a value, by an instruction unless it has it already.
+func (s *specializer) set(reg *value, v value, in xbpf.RawInstruction, mayStop bool, steps *[]step) (done bool) {
+	if *reg != v {
+		*reg = v
+		*steps = append(*steps, step{in, mayStop})
+	}
+	return false
+}
+
+func (s *specializer) execLoad(in xbpf.RawInstruction, st *pathState, steps *[]step) {
+	reg := &st.a
+	if in.Op&classMask == classLdx {
+		reg = &st.x
+	}
+	switch in.Op & modeMask {
+	case modeImm:
+		s.set(reg, s.terms.constant(in.K), in, false, steps)
+		return
+	case modeMem:
+		s.set(reg, st.mem[in.K], in, false, steps)
+		return
+	case modeLen:
+		s.set(reg, s.terms.value(term{op: opLdLen}), in, false, steps)
+		return
+	}
+	t := term{op: in.Op, k: in.K}
+	if in.Op&modeMask == modeInd {
+		t.a = st.x
+	}
+	v := s.terms.value(t)
+	if in.Op&modeMask == modeAbs {
+		switch in.K {
+		case adRandom, adNlattr, adNlattrNest, adAluXorX: // not a matter of the frame alone
+			v = s.terms.unknown()
+		}
+	}
+	end, plain := loadEnd(in)
+	s.set(reg, v, in, !plain || end > st.minLen, steps)
+	// A half-word proves nothing: FreeBSD's receive path loads 0 where the
+	// frame has ended, and goes on.
+	if plain && in.Op&sizeMask != sizeH {
+		st.minLen = max(st.minLen, end)
+	}
+}
+
+func (s *specializer) execALU(in xbpf.RawInstruction, st *pathState, steps *[]step) (done bool) {
+	operand, reads := s.terms.constant(in.K), operandReads(in)
+	if reads == regX {
+		operand = st.x
+	}
+	op := in.Op & (classMask | aluMask)
+	divides := op&aluMask == aluDiv || op&aluMask == aluMod
+	a, b := s.fact(*st, st.a), s.fact(*st, operand)
+	if op&aluMask == aluNeg {
+		b = fact{}
+		operand = s.terms.constant(0)
+	}
+	if divides && b.lo == b.hi && b.lo == 0 {
+		return true
+	}
+	if a.lo == a.hi && b.lo == b.hi {
+		k := alu(op, a.lo, b.lo)
+		return s.set(&st.a, s.terms.constant(k), ins(opLdImm, k), false, steps)
+	}
+	mayStop := divides && reads == regX && b.decide(opJeq, 0) != never
+	return s.set(&st.a, s.terms.value(term{op: op, a: st.a, b: operand}), in, mayStop, steps)
+}
+
+// alu computes as both kernels do; shifts count modulo 32.
+func alu(op uint16, a, b uint32) uint32 {
+	switch op & aluMask {
+	case aluAdd:
+		return a + b
+	case aluSub:
+		return a - b
+	case aluMul:
+		return a * b
+	case aluDiv:
+		return a / b
+	case aluMod:
+		return a % b
+	case aluOr:
+		return a | b
+	case aluAnd:
+		return a & b
+	case aluXor:
+		return a ^ b
+	case aluLsh:
+		return a << (b & 31)
+	case aluRsh:
+		return a >> (b & 31)
+	default:
+		return -a
+	}
+}
+
+// returned is the RET, with its value in it where that is known.
+func (s *specializer) returned(last xbpf.RawInstruction, st pathState) xbpf.RawInstruction {
+	if last.Op != opRetA {
+		return ins(opRetK, last.K)
+	}
+	if a := s.fact(st, st.a); a.lo == a.hi {
+		return ins(opRetK, a.lo)
+	}
+	return ins(opRetA, 0)
+}
+
+// A question is a jump as a test of one value against a constant.
+type question struct {
+	about value
+	jump  uint16
+	k     uint32
+	last  xbpf.RawInstruction // the jump that asks it
+}
+
+func (s *specializer) question(last xbpf.RawInstruction, st pathState) question {
+	jump := last.Op &^ srcX
+	if last.Op&srcX == 0 {
+		return question{st.a, jump, last.K, ins(jump, last.K)}
+	}
+	if x := s.fact(st, st.x); x.lo == x.hi {
+		return question{st.a, jump, x.lo, ins(jump, x.lo)}
+	}
+	// Comparing two registers is a value of its own, 1 or 0.
+	holds := s.terms.value(term{op: termCompare | jump, a: st.a, b: st.x})
+	if st.a == st.x {
+		switch jump {
+		case opJeq, opJge:
+			holds = s.terms.constant(1)
+		case opJgt:
+			holds = s.terms.constant(0)
+		}
+	}
+	return question{holds, opJeq, 1, ins(last.Op, 0)}
+}
+
+// fact is what is known about v.
+func (s *specializer) fact(st pathState, v value) fact {
+	if i, ok := findFact(st.facts, v); ok {
+		return st.facts[i]
+	}
+	return s.terms.outset(v)
+}
+
+func findFact(facts []fact, v value) (int, bool) {
+	return slices.BinarySearchFunc(facts, v, func(f fact, v value) int { return int(f.about) - int(v) })
+}
+
+// learn is st after a question has been answered.
+func (s *specializer) learn(st pathState, q question, yes bool) pathState {
+	f := s.fact(st, q.about).learn(q.jump, q.k, yes)
+	i, found := findFact(st.facts, q.about)
+	st.facts = slices.Clone(st.facts)
+	if found {
+		st.facts[i] = f
+	} else {
+		st.facts = slices.Insert(st.facts, i, f)
+	}
+	return st
+}
+
+// forgetAddresses leaves out facts about whole words of the frame.
+func (s *specializer) forgetAddresses(facts []fact) []fact {
+	var kept []fact
+	for _, f := range facts {
+		if t := s.terms.of[f.about]; t.op != opLdW || t.k >= skfLLOff {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+// restrict leaves out of a state what cannot matter from b on, so that paths
+// which differ only in that share their code.
+func (s *specializer) restrict(b *block, st pathState) pathState {
+	live, reach := s.live[b], s.reach[b]
+	keep := func(reg regs, v value) value {
+		if live&reg != 0 || s.terms.loads[v].meets(reach.loads) {
+			return v
+		}
+		return s.terms.value(term{op: termUnread})
+	}
+	st.a, st.x = keep(regA, st.a), keep(regX, st.x)
+	for i, v := range st.mem {
+		st.mem[i] = keep(regM(uint32(i)), v)
+	}
+	st.minLen = min(st.minLen, reach.end)
+
+	kept := st.facts[:0:0]
+	for _, f := range st.facts {
+		if s.terms.loads[f.about].meets(reach.loads) || st.holds(f.about, s.terms) {
+			kept = append(kept, f)
+		}
+	}
+	st.facts = kept
+	return st
+}
+
+// holds reports whether a register has the value, or one made of it.
+func (st *pathState) holds(v value, t *terms) bool {
+	has := func(reg value) bool {
+		return reg == v || t.of[reg].op > termConst && (t.of[reg].a == v || t.of[reg].b == v)
+	}
+	return has(st.a) || has(st.x) || slices.ContainsFunc(st.mem[:], has)
+}
+
+// stateKey is equal for equal blocks and states.
+func (s *specializer) stateKey(b *block, st pathState) string {
+	key := make([]byte, 0, 96)
+	put := func(w uint32) { key = binary.LittleEndian.AppendUint32(key, w) }
+	put(s.ids[b])
+	put(uint32(st.a))
+	put(uint32(st.x))
+	for _, v := range st.mem {
+		put(uint32(v))
+	}
+	put(st.minLen)
+	for _, f := range st.facts {
+		key = f.key(key)
+	}
+	return string(key)
+}
+
+// contentKey is equal for blocks that do the same; those of the scope differ
+// by where they come from.
+func (s *specializer) contentKey(b, origin *block) string {
+	key := make([]byte, 0, 64)
+	put := func(in xbpf.RawInstruction) {
+		key = binary.LittleEndian.AppendUint16(key, in.Op)
+		key = binary.LittleEndian.AppendUint32(key, in.K)
+	}
+	for _, in := range b.body {
+		put(in)
+	}
+	put(b.last)
+	if !b.returns() {
+		key = binary.LittleEndian.AppendUint32(key, s.ids[b.yes])
+		key = binary.LittleEndian.AppendUint32(key, s.ids[b.no])
+	}
+	if b.scope && origin != nil {
+		key = binary.LittleEndian.AppendUint32(key, s.ids[origin])
+	}
+	return string(key)
+}
