@@ -246,8 +246,6 @@ func (t *terms) outset(v value) fact {
 		f.lo, f.hi = k.k, k.k
 	case k.op >= termCompare:
 		f.hi = 1
-	case k.op == opLdxMsh:
-		f.hi = 60
 	case k.op == opLdH && k.k < skfLLOff, k.op == opLdIndH:
 		f.hi = 0xffff
 	case k.op == opLdB && k.k < skfLLOff, k.op == opLdIndB:
@@ -255,6 +253,11 @@ func (t *terms) outset(v value) fact {
 	case k.op == opAnd && t.of[k.b].op == termConst:
 		f.hi = t.of[k.b].k
 		f.zeros = ^f.hi
+	case k.op == classAlu|aluLsh && t.of[k.b].op == termConst:
+		by := t.of[k.b].k & 31
+		if hi := uint64(t.outset(k.a).hi) << by; hi <= 0xffffffff {
+			f.hi, f.zeros = uint32(hi), 1<<by-1
+		}
 	}
 	return f
 }

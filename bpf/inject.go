@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"math"
 )
 
 // Inject puts p in front of user, which may be any valid program (an empty one
@@ -12,7 +13,12 @@ import (
 // Where p's tests decide what user would ask, it is not asked again. The
 // result may be longer than a system takes; see Compile.
 func Inject(p Prefix, user Program) Program {
-	plain := p.plain(user)
+	return p.inject(user, math.MaxInt)
+}
+
+// inject is Inject for programs of at most so many instructions, if it can be.
+func (p Prefix) inject(user Program, limit int) Program {
+	plain := emit(p.graph(&block{tail: true}, ret(0)), user.start())
 	fast, ok := specialize(p.graph(user.start().graph(), ret(0)))
 	if !ok {
 		return plain
@@ -20,7 +26,7 @@ func Inject(p Prefix, user Program) Program {
 	// Copies for different paths may make it longer, which is a fair price
 	// only within reason.
 	program := emit(fast, nil)
-	if len(program) > 2*len(plain)+64 {
+	if len(program) > 2*len(plain)+64 || len(program) > limit && len(plain) < len(program) {
 		return plain
 	}
 	return program
@@ -56,14 +62,13 @@ func (e *TooLongError) Error() string {
 // classic program together with the user's.
 type TooManyAddressesError struct {
 	Dialect Dialect
-	Insns   int // of the program that would be needed
 	Addrs   int // in the scope
 	Fit     int // of them, the first so many would fit
 }
 
 func (e *TooManyAddressesError) Error() string {
-	return fmt.Sprintf("too many addresses for a classic program: %d of %d fit (%d instructions; %v takes at most %d)",
-		e.Fit, e.Addrs, e.Insns, e.Dialect, e.Dialect.MaxInstructions())
+	return fmt.Sprintf("too many addresses for a classic program: %d of %d fit (%v takes at most %d instructions)",
+		e.Fit, e.Addrs, e.Dialect, e.Dialect.MaxInstructions())
 }
 
 // Compile makes the program to attach: user, which means the frame as a
@@ -99,41 +104,37 @@ func Compile(s Scope, v View, d Dialect, user Program) (Program, error) {
 // within injects with regard to the longest program that d takes.
 func (p Prefix) within(d Dialect, user Program) (Program, error) {
 	limit := d.MaxInstructions()
-	program := Inject(p, user)
-	if len(program) > limit {
-		if plain := p.plain(user); len(plain) < len(program) {
-			program = plain
-		}
-	}
-	if len(program) <= limit {
+	if program, ok := p.fits(user, limit); ok {
 		return program, nil
 	}
-	none := p
-	none.scope.Addrs, none.v4, none.v6 = nil, nil, nil
-	if len(none.plain(user)) > limit {
-		return nil, &TooLongError{d, len(program), len(p.plain(nil))}
+	none := p.first(0)
+	if program, ok := none.fits(user, limit); !ok {
+		return nil, &TooLongError{d, len(program), len(none.inject(nil, limit))}
 	}
-	return nil, &TooManyAddressesError{d, len(program), len(p.scope.Addrs), p.fit(limit, user)}
-}
-
-// plain is p in front of user, as they are.
-func (p Prefix) plain(user Program) Program {
-	return emit(p.graph(&block{tail: true}, ret(0)), user.start())
-}
-
-// fit is how many of the scope's addresses have room.
-func (p Prefix) fit(limit int, user Program) int {
-	fits, tooMany := 0, len(p.scope.Addrs)
-	for tooMany-fits > 1 {
-		n := (fits + tooMany) / 2
-		some := p
-		some.scope.Addrs = p.scope.Addrs[:n]
-		some.v4, some.v6 = some.scope.ranges()
-		if len(some.plain(user)) <= limit {
-			fits = n
+	fit, tooMany := 0, len(p.scope.Addrs)
+	for tooMany-fit > 1 {
+		n := (fit + tooMany) / 2
+		if _, ok := p.first(n).fits(user, limit); ok {
+			fit = n
 		} else {
 			tooMany = n
 		}
 	}
-	return fits
+	return nil, &TooManyAddressesError{d, len(p.scope.Addrs), fit}
+}
+
+// fits injects if the result has room.
+func (p Prefix) fits(user Program, limit int) (_ Program, ok bool) {
+	if len(p.v4)+len(p.v6) > limit { // no need to try
+		return nil, false
+	}
+	program := p.inject(user, limit)
+	return program, len(program) <= limit
+}
+
+// first is p for the first n addresses of its scope.
+func (p Prefix) first(n int) Prefix {
+	p.scope.Addrs = p.scope.Addrs[:n]
+	p.v4, p.v6 = p.scope.ranges()
+	return p
 }

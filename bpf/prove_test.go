@@ -299,16 +299,6 @@ func TestScopeLinesAreThoseOfThePrefix(t *testing.T) {
 	}
 }
 
-// manyAddrs are n addresses that do not touch.
-func manyAddrs(n int) []netip.Prefix {
-	addrs := make([]netip.Prefix, n)
-	for i := range addrs {
-		a := netip.AddrFrom4([4]byte{10, byte(i >> 15), byte(i >> 7), byte(i << 1)})
-		addrs[i] = netip.PrefixFrom(a, 32)
-	}
-	return addrs
-}
-
 func ExampleProve() {
 	scope := bpf.Scope{Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}, Policy: bpf.Classic}
 	ethernet := bpf.View{LinkType: bpf.Ethernet}

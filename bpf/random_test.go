@@ -34,6 +34,13 @@ func newSource(seed uint64) *source {
 
 func pick[T any](s *source, from ...T) T { return from[s.IntN(len(from))] }
 
+func (s *source) must(addrs ...string) (parsed []netip.Addr) {
+	for _, a := range addrs {
+		parsed = append(parsed, netip.MustParseAddr(a))
+	}
+	return parsed
+}
+
 func (s *source) addr4() netip.Addr { return pick(s, s.addrs4...) }
 func (s *source) addr6() netip.Addr { return pick(s, s.addrs6...) }
 

@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 
 	xbpf "golang.org/x/net/bpf"
@@ -17,6 +18,10 @@ import (
 // as that makes a difference. ok is false if there are too many; the caller
 // then keeps the graph that it has.
 func specialize(entry *block) (_ *block, ok bool) {
+	return newSpecializer(entry).specialize(entry)
+}
+
+func newSpecializer(entry *block) *specializer {
 	s := &specializer{
 		terms: newTerms(),
 		live:  entry.liveness(),
@@ -29,6 +34,10 @@ func specialize(entry *block) (_ *block, ok bool) {
 		ids: make(map[*block]uint32),
 	}
 	s.look(entry)
+	return s
+}
+
+func (s *specializer) specialize(entry *block) (_ *block, ok bool) {
 	zero := s.terms.constant(0)
 	start := pathState{a: zero, x: zero}
 	for i := range start.mem {
@@ -44,6 +53,7 @@ const maxSteps = 20000
 type specializer struct {
 	terms *terms
 	steps int
+	flat  bool // FreeBSD's receive path does not matter
 
 	// Of the graph that is walked.
 	live  map[*block]regs
@@ -73,7 +83,11 @@ func (s *specializer) look(b *block) *reached {
 		if in.Op&classMask > classLdx || in.Op&modeMask == modeImm || in.Op&modeMask == modeMem {
 			continue
 		}
-		r.loads = r.loads.with(s.terms.loadIndex(load{in.Op, in.K}))
+		op := in.Op
+		if op == opLdxMsh {
+			op = opLdB // see execLoad
+		}
+		r.loads = r.loads.with(s.terms.loadIndex(load{op, in.K}))
 		if end, ok := loadEnd(in); ok {
 			r.end = max(r.end, end)
 		}
@@ -134,6 +148,7 @@ type step struct {
 // walk goes from b to the first jump that is not decided, or to a return.
 func (s *specializer) walk(b *block, st pathState) *block {
 	var steps []step
+	held := st.a
 	for {
 		s.steps++
 		if s.steps >= maxSteps { // specialize drops the answer
@@ -155,7 +170,7 @@ func (s *specializer) walk(b *block, st pathState) *block {
 			continue
 		}
 		q := s.question(b.last, st)
-		switch s.fact(st, q.about).decide(q.jump, q.k) {
+		switch s.answer(st, q) {
 		case always:
 			b = b.yes
 			continue
@@ -173,9 +188,42 @@ func (s *specializer) walk(b *block, st pathState) *block {
 			same.body = nil
 			return s.finish(&same, nil, steps)
 		}
+		if made := s.heldFirst(b, held, steps, q, yes, no); made != nil {
+			return made
+		}
 		return s.finish(&block{last: q.last, yes: yes, no: no, scope: b.scope}, b, steps)
 	}
 }
+
+// heldFirst changes the order of two tests that must both hold, where the
+// second compares a field that A held before the first loaded another: then it
+// need not be loaded again. It does so only where the second asks for one
+// value, which few frames have. nil means that it is not so.
+func (s *specializer) heldFirst(origin *block, held value, steps []step, q question, yes, no *block) *block {
+	if len(steps) != 1 || steps[0].in.Op&(classMask|modeMask) != classLd|modeAbs {
+		return nil
+	}
+	then := block{last: q.last, yes: yes, no: no, scope: origin.scope}
+	second, next := yes, &then.yes
+	if yes.rejects() {
+		second, next = no, &then.no
+	} else if !no.rejects() {
+		return nil
+	}
+	if second.last.Op != opJeq || !second.no.rejects() || len(second.body) != 1 {
+		return nil
+	}
+	again := second.body[0]
+	if s.terms.value(term{op: again.Op, k: again.K}) != held || s.liveMade[second.yes]&regA != 0 {
+		return nil
+	}
+	*next = second.yes
+	first := block{last: second.last, yes: s.finish(&then, origin, steps), no: second.no, scope: origin.scope}
+	return s.finish(&first, origin, nil)
+}
+
+// rejects reports whether b does nothing but reject.
+func (b *block) rejects() bool { return len(b.body) == 0 && b.last == ins(opRetK, 0) }
 
 // finish puts the steps into b, without what nobody reads, or finds a block
 // that is the same. origin is the walked block that asks b's question.
@@ -263,11 +311,23 @@ func (s *specializer) execLoad(in xbpf.RawInstruction, st *pathState, steps *[]s
 		s.set(reg, s.terms.value(term{op: opLdLen}), in, false, steps)
 		return
 	}
+	in = s.direct(in, *st)
 	t := term{op: in.Op, k: in.K}
 	if in.Op&modeMask == modeInd {
 		t.a = st.x
+		// Adding to the index is adding to the offset, if nothing wraps.
+		if x := s.terms.of[st.x]; x.op == opAdd && s.terms.of[x.b].op == termConst {
+			if c := uint64(s.terms.of[x.b].k); uint64(s.terms.outset(x.a).hi)+c+uint64(in.K) <= math.MaxUint32 {
+				t.a, t.k = x.a, in.K+uint32(c)
+			}
+		}
 	}
 	v := s.terms.value(t)
+	if in.Op == opLdxMsh { // as a program may compute it too
+		v = s.terms.value(term{op: opLdB, k: in.K})
+		v = s.terms.value(term{op: opAnd, a: v, b: s.terms.constant(0xf)})
+		v = s.terms.value(term{op: classAlu | aluLsh, a: v, b: s.terms.constant(2)})
+	}
 	if in.Op&modeMask == modeAbs {
 		switch in.K {
 		case adRandom, adNlattr, adNlattrNest, adAluXorX: // not a matter of the frame alone
@@ -281,6 +341,20 @@ func (s *specializer) execLoad(in xbpf.RawInstruction, st *pathState, steps *[]s
 	if plain && in.Op&sizeMask != sizeH {
 		st.minLen = max(st.minLen, end)
 	}
+}
+
+// direct makes an indexed load an absolute one, where the index is known. Of a
+// half-word that is not the same if it may lie behind the end: see execLoad.
+func (s *specializer) direct(in xbpf.RawInstruction, st pathState) xbpf.RawInstruction {
+	x := s.fact(st, st.x)
+	if in.Op&modeMask != modeInd || x.lo != x.hi || uint64(in.K)+uint64(x.lo) > maxOffset {
+		return in
+	}
+	abs := ins(in.Op&^modeMask|modeAbs, in.K+x.lo)
+	if end, _ := loadEnd(abs); abs.Op == opLdH && end > st.minLen && !s.flat {
+		return in
+	}
+	return abs
 }
 
 func (s *specializer) execALU(in xbpf.RawInstruction, st *pathState, steps *[]step) (done bool) {
@@ -302,8 +376,39 @@ func (s *specializer) execALU(in xbpf.RawInstruction, st *pathState, steps *[]st
 		k := alu(op, a.lo, b.lo)
 		return s.set(&st.a, s.terms.constant(k), ins(opLdImm, k), false, steps)
 	}
+	if b.lo == b.hi && neutral(op, b.lo) {
+		return false
+	}
 	mayStop := divides && reads == regX && b.decide(opJeq, 0) != never
-	return s.set(&st.a, s.terms.value(term{op: op, a: st.a, b: operand}), in, mayStop, steps)
+	t := term{op: op, a: st.a, b: operand}
+	if commutes(op) && s.terms.of[t.a].op == termConst {
+		t.a, t.b = t.b, t.a
+		if neutral(op, a.lo) {
+			return s.set(&st.a, t.a, in, false, steps)
+		}
+	}
+	return s.set(&st.a, s.terms.value(t), in, mayStop, steps)
+}
+
+func commutes(op uint16) bool {
+	switch op & aluMask {
+	case aluAdd, aluMul, aluOr, aluAnd, aluXor:
+		return true
+	}
+	return false
+}
+
+// neutral reports whether the operation with k changes nothing.
+func neutral(op uint16, k uint32) bool {
+	switch op & aluMask {
+	case aluAdd, aluSub, aluOr, aluXor, aluLsh, aluRsh:
+		return k == 0
+	case aluMul, aluDiv:
+		return k == 1
+	case aluAnd:
+		return k == 0xffffffff
+	}
+	return false
 }
 
 // alu computes as both kernels do; shifts count modulo 32.
@@ -351,27 +456,45 @@ type question struct {
 	jump  uint16
 	k     uint32
 	last  xbpf.RawInstruction // the jump that asks it
+	not   bool                // and goes the other way
 }
 
 func (s *specializer) question(last xbpf.RawInstruction, st pathState) question {
 	jump := last.Op &^ srcX
 	if last.Op&srcX == 0 {
-		return question{st.a, jump, last.K, ins(jump, last.K)}
+		q := question{about: st.a, jump: jump, k: last.K, last: ins(jump, last.K)}
+		t := s.terms.of[st.a]
+		minus := t.op == classAlu|aluSub && jump == opJeq
+		switch {
+		case minus && s.terms.of[t.b].op == termConst: // a - c == k
+			q.about, q.k = t.a, last.K+s.terms.of[t.b].k
+		case minus && last.K == 0: // a - b == 0
+			q.about, q.k = s.comparison(opJeq, t.a, t.b), 1
+		case jump == opJeq && last.K == 0 && t.op == opAnd && s.terms.of[t.b].op == termConst: // no bit is set
+			q.about, q.jump, q.k, q.not = t.a, opJset, s.terms.of[t.b].k, true
+		}
+		return q
 	}
 	if x := s.fact(st, st.x); x.lo == x.hi {
-		return question{st.a, jump, x.lo, ins(jump, x.lo)}
+		return question{about: st.a, jump: jump, k: x.lo, last: ins(jump, x.lo)}
 	}
-	// Comparing two registers is a value of its own, 1 or 0.
-	holds := s.terms.value(term{op: termCompare | jump, a: st.a, b: st.x})
-	if st.a == st.x {
+	return question{about: s.comparison(jump, st.a, st.x), jump: opJeq, k: 1, last: ins(last.Op, 0)}
+}
+
+// comparison is comparing two values as a value of its own, 1 or 0.
+func (s *specializer) comparison(jump uint16, a, b value) value {
+	if a == b {
 		switch jump {
 		case opJeq, opJge:
-			holds = s.terms.constant(1)
+			return s.terms.constant(1)
 		case opJgt:
-			holds = s.terms.constant(0)
+			return s.terms.constant(0)
 		}
 	}
-	return question{holds, opJeq, 1, ins(last.Op, 0)}
+	if jump == opJeq && a > b {
+		a, b = b, a
+	}
+	return s.terms.value(term{op: termCompare | jump, a: a, b: b})
 }
 
 // fact is what is known about v.
@@ -386,9 +509,18 @@ func findFact(facts []fact, v value) (int, bool) {
 	return slices.BinarySearchFunc(facts, v, func(f fact, v value) int { return int(f.about) - int(v) })
 }
 
+// answer is what the facts say to a question.
+func (s *specializer) answer(st pathState, q question) decision {
+	d := s.fact(st, q.about).decide(q.jump, q.k)
+	if q.not && d != open {
+		return decided(d == never)
+	}
+	return d
+}
+
 // learn is st after a question has been answered.
 func (s *specializer) learn(st pathState, q question, yes bool) pathState {
-	f := s.fact(st, q.about).learn(q.jump, q.k, yes)
+	f := s.fact(st, q.about).learn(q.jump, q.k, yes != q.not)
 	i, found := findFact(st.facts, q.about)
 	st.facts = slices.Clone(st.facts)
 	if found {

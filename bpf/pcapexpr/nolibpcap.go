@@ -1,0 +1,17 @@
+//go:build !cgo
+
+package pcapexpr
+
+import (
+	"errors"
+	"fmt"
+
+	"jailtap/bpf"
+)
+
+func compile(expr string, _ bpf.LinkType, _ int, _ bool) (bpf.Program, error) {
+	return nil, fmt.Errorf("cannot compile the expression %q: this program was built without libpcap; "+
+		"install libpcap-dev and a C compiler and build with CGO_ENABLED=1: %w", expr, errors.ErrUnsupported)
+}
+
+func version() string { return "without libpcap" }
