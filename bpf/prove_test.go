@@ -2,7 +2,6 @@ package bpf_test
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -297,17 +296,4 @@ func TestScopeLinesAreThoseOfThePrefix(t *testing.T) {
 	if !slices.Equal(lines, want) {
 		t.Errorf("scope lines %v, want %v of\n%s", lines, want, p.Text())
 	}
-}
-
-func ExampleProve() {
-	scope := bpf.Scope{Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}, Policy: bpf.Classic}
-	ethernet := bpf.View{LinkType: bpf.Ethernet}
-	everything := bpf.Program{{Op: 0x06, K: 65535}}
-	fmt.Println(bpf.Prove(everything, scope, ethernet))
-
-	injected, err := bpf.Compile(scope, ethernet, bpf.FreeBSD, everything)
-	fmt.Println(err, bpf.Prove(injected, scope, ethernet))
-	// Output:
-	// not proved: instruction (000) ret      #65535: it may accept a frame that is not in scope
-	// <nil> <nil>
 }
