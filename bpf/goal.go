@@ -32,14 +32,17 @@ func newGoal(p Prefix) goal {
 	return g
 }
 
-// settle notes which destinations have been read far enough. A frame that ends
-// before that is not in scope, multicast or not.
+// settle notes what a place that several ways lead to could no longer tell from
+// the values that they have in common: which destinations have been read far
+// enough (a frame that ends before that is not in scope, multicast or not), and
+// that all but a tag in metadata has been tested.
 func (g goal) settle(k *knowledge) {
 	for _, d := range g.destinations {
 		if !slices.Contains(k.settled, d.place) && d.settled(k, box{words: d.words}) {
 			k.settled = append(k.settled, d.place)
 		}
 	}
+	k.untagged = k.untagged || g.inScope(k, maxTags)
 }
 
 func (d destination) settled(k *knowledge, known box) bool {
@@ -60,18 +63,23 @@ func (d destination) settled(k *knowledge, known box) bool {
 }
 
 func (g goal) holds(k *knowledge) bool {
-	untagged := func(tags int) bool { return g.link(k, g.etherType(), uint32(g.layout.netOff), tags) }
 	if !g.view.Live {
-		return untagged(maxTags)
+		return k.untagged
 	}
 	tagged := k.of(whole(load{opLdW, adVlanTagged}))
 	switch {
 	case isOnly(tagged, 0):
-		return untagged(maxTags)
+		return k.untagged
 	case len(tagged.and(0, 0)) == 0:
-		return g.vlan(k, load{opLdW, adVlanTag}) && untagged(maxTags-1)
+		return g.vlan(k, load{opLdW, adVlanTag}) && g.inScope(k, maxTags-1)
 	}
-	return untagged(maxTags-1) && g.scope.VLANs.Any // whether tagged or not
+	return g.scope.VLANs.Any && g.inScope(k, maxTags-1) // whether tagged or not
+}
+
+// inScope reports whether a frame must be in scope that may have so many tags
+// in it.
+func (g goal) inScope(k *knowledge, tags int) bool {
+	return g.link(k, g.etherType(), uint32(g.layout.netOff), tags)
 }
 
 // link looks at the protocol, and at what must hold for each that is possible.

@@ -38,20 +38,20 @@ func (s Scope) Prefix(v View) (Prefix, error) {
 // graph is the prefix with its two ways out: accept for frames in scope,
 // reject for all others.
 func (p Prefix) graph(accept, reject *block) *block {
-	ways := &ways{accept: accept, reject: reject}
-	untagged := p.link(ways, p.etherType(), p.layout.netOff, maxTags)
 	if !p.view.Live {
-		return untagged
+		return p.link(&ways{accept, reject}, p.etherType(), p.layout.netOff, maxTags)
 	}
-
-	// A tag in metadata: another network, where the same addresses may be
+	// A tag in metadata is another network, where the same addresses may be
 	// somebody else's.
-	tagged := reject
-	if !p.scope.VLANs.None() {
-		tagged = p.link(ways, p.etherType(), p.layout.netOff, maxTags-1)
-		tagged = p.vlan(ways, load{opLdW, adVlanTag}, tagged)
+	metadata := load{opLdW, adVlanTagged}
+	if p.scope.VLANs.None() { // asked last, since most frames are not the jail's
+		untagged := test(metadata, opJeq, 0, accept, reject)
+		return p.link(&ways{untagged, reject}, p.etherType(), p.layout.netOff, 0)
 	}
-	return test(load{opLdW, adVlanTagged}, opJeq, 0, untagged, tagged)
+	ways := &ways{accept, reject}
+	untagged := p.link(ways, p.etherType(), p.layout.netOff, maxTags)
+	tagged := p.link(ways, p.etherType(), p.layout.netOff, maxTags-1)
+	return test(metadata, opJeq, 0, untagged, p.vlan(ways, load{opLdW, adVlanTag}, tagged))
 }
 
 // ways are where the paths through a prefix end.

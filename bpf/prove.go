@@ -89,6 +89,9 @@ type knowledge struct {
 	// Destinations that have been read as far as it takes to decide whether
 	// they are the jail's.
 	settled []place
+
+	// It is in scope if it has no tag in metadata.
+	untagged bool
 }
 
 func newKnowledge() *knowledge {
@@ -122,6 +125,7 @@ func (k *knowledge) join(o *knowledge) {
 	k.minLen = min(k.minLen, o.minLen)
 	k.aKnown = k.aKnown && o.aKnown && k.a == o.a
 	k.aZero = k.aZero && o.aZero
+	k.untagged = k.untagged && o.untagged
 	k.settled = slices.DeleteFunc(k.settled, func(p place) bool { return !slices.Contains(o.settled, p) })
 }
 

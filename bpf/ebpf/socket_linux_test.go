@@ -82,8 +82,8 @@ func TestTagsInMetadataCountAsTagsInTheFrame(t *testing.T) {
 				for i := range frames {
 					sent = append(sent, binary.BigEndian.AppendUint16(w.frame(), uint16(i)))
 				}
-				sent[frames-1] = testutil.To(testutil.ARP(1, w.addrOf(true), w.addrOf(true), testutil.BroadcastMAC), testutil.BroadcastMAC)
-				sent[frames-1] = binary.BigEndian.AppendUint16(sent[frames-1], frames-1) // in every full scope
+				inScope := testutil.ARP(testutil.ARPRequest, w.addrOf(true), w.addrOf(true), testutil.BroadcastMAC)
+				sent[frames-1] = binary.BigEndian.AppendUint16(inScope, frames-1)
 				far.Inject(t, "far", sent...)
 
 				got := received(t, fd, frames-1)
