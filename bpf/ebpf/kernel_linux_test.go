@@ -27,7 +27,7 @@ func load(t testing.TB, spec *cilium.CollectionSpec, kind cilium.ProgramType) lo
 	spec.Programs[ebpf.Program].Type = kind
 	c, err := cilium.NewCollection(spec)
 	if err != nil {
-		t.Fatalf("%+v\n%v", err, spec.Programs[ebpf.Program].Instructions)
+		t.Fatalf("%+v", err)
 	}
 	t.Cleanup(func() { unload(c) })
 	return loaded{c}

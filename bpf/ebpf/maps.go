@@ -24,6 +24,7 @@ const (
 	Maybe6    = "maybe6"
 	Flags     = "flags"    // u32 of Flag*
 	Counts    = "counters" // Counters, for each CPU
+	vlanIDs   = "vlans"    // bit i of byte n: VLAN 8n+i; constant, only if the scope lists VLANs
 )
 
 // FlagPrefixes4 and FlagPrefixes6 say that there are entries in the map of
@@ -148,7 +149,22 @@ func Spec(v bpf.View, s bpf.Scope, user bpf.Program, c Capacity) (*cilium.Collec
 	if err := g.userCounted(user); err != nil {
 		return nil, err
 	}
-	return g.collection(Maps(c))
+	maps := Maps(c)
+	if len(s.VLANs.IDs) > 0 && !s.VLANs.Any {
+		maps[vlanIDs] = vlanMap(s.VLANs.IDs)
+	}
+	return g.collection(maps)
+}
+
+func vlanMap(ids []uint16) *cilium.MapSpec {
+	var set [4096 / 8]byte
+	for _, id := range ids {
+		set[id/8] |= 1 << (id % 8)
+	}
+	return &cilium.MapSpec{
+		Name: vlanIDs, Type: cilium.Array, KeySize: 4, ValueSize: uint32(len(set)), MaxEntries: 1,
+		Contents: []cilium.MapKV{{Key: uint32(0), Value: set[:]}},
+	}
 }
 
 // Unscoped is the program that runs user on every frame.

@@ -250,13 +250,17 @@ func (g *scopeCode) vlan() {
 	if g.s.VLANs.Any {
 		return
 	}
-	in := g.newLabel()
-	g.emit(asm.And.Imm32(asm.R1, 0xfff))
-	for _, id := range g.s.VLANs.IDs {
-		g.emit(asm.JEq.Imm32(asm.R1, int32(id), in))
-	}
-	g.emit(asm.Ja.Label("out"))
-	g.label(in)
+	g.emit(
+		asm.And.Imm32(asm.R1, 0xfff),
+		asm.Mov.Reg(asm.R2, asm.R1),
+		asm.RSh.Imm(asm.R2, 3),
+		asm.LoadMapValue(asm.R3, 0, 0).WithReference(vlanIDs),
+		asm.Add.Reg(asm.R3, asm.R2),
+		asm.LoadMem(asm.R2, asm.R3, 0, asm.Byte),
+		asm.And.Imm(asm.R1, 7),
+		asm.RSh.Reg(asm.R2, asm.R1),
+		asm.And.Imm(asm.R2, 1),
+		asm.JEq.Imm(asm.R2, 0, "out"))
 }
 
 // ipv4 emits: host J or multicast or broadcast.

@@ -286,6 +286,21 @@ func TestAddressesChangeWhileTheProgramStays(t *testing.T) {
 	}
 }
 
+func TestAScopeMayHaveEveryVLAN(t *testing.T) {
+	testutil.NeedRoot(t)
+	s := bpf.Scope{}
+	for id := range uint16(4095) {
+		s.VLANs.IDs = append(s.VLANs.IDs, id)
+	}
+	l := loadScope(t, bpf.View{LinkType: bpf.Ethernet, Live: true}, s, nil, cilium.SchedCLS)
+	frame := testutil.ARP(testutil.ARPRequest, netip.AddrFrom4([4]byte{}), netip.AddrFrom4([4]byte{}), testutil.BroadcastMAC)
+	for id, want := range map[uint16]bool{0: true, 4094: true, 4095: false} {
+		if got := l.run(t, testutil.Tagged(testutil.Tagged(frame, 0x8100, 1), 0x88a8, id)) != 0; got != want {
+			t.Errorf("VLAN %d: in scope %v, want %v", id, got, want)
+		}
+	}
+}
+
 func ExampleSpec() {
 	s := bpf.Scope{Policy: bpf.Classic}
 	spec, err := ebpf.Spec(bpf.View{LinkType: bpf.Raw, Live: true}, s, nil, ebpf.CapacityFor(nil))

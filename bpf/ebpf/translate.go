@@ -47,7 +47,7 @@ const (
 	modeLen   = 0x80
 	modeMsh   = 0xa0
 	retA      = classRet | 0x10
-	tax       = classMisc | 0x00
+	tax       = classMisc
 	txa       = classMisc | 0x80
 
 	opMask = 0xf0 // of arithmetic and jumps

@@ -210,16 +210,33 @@ func TestTheLongestProgramsAreTranslated(t *testing.T) {
 		chain = append(chain, xbpf.RawInstruction{Op: 0x05, K: 1}, xbpf.RawInstruction{Op: 0x06, K: uint32(len(chain))})
 	}
 	chain = append(chain, xbpf.RawInstruction{Op: 0x06})
+	var hosts bpf.Program // as libpcap has many hosts: a long row of jeq, with a way to the end here and there
+	for len(hosts) < 4096-250 {
+		hosts = append(hosts, xbpf.RawInstruction{Op: 0x20, K: uint32(26 + 4*(len(hosts)/250%2))})
+		for left := 247; left > 0; left-- {
+			hosts = append(hosts, xbpf.RawInstruction{Op: 0x15, Jt: uint8(left), K: uint32(0x0a000000 + len(hosts))})
+		}
+		hosts = append(hosts, xbpf.RawInstruction{Op: 0x05, K: 1}, xbpf.RawInstruction{Op: 0x05, K: uint32(4093 - len(hosts))})
+	}
+	for len(hosts) < 4095 {
+		hosts = append(hosts, xbpf.RawInstruction{Op: 0x14, K: 1})
+	}
+	hosts = append(hosts, xbpf.RawInstruction{Op: 0x16})
 	divisions := bpf.Program{}
 	for len(divisions) < 4095 {
 		divisions = append(divisions, xbpf.RawInstruction{Op: 0x3c})
 	}
 	divisions = append(divisions, xbpf.RawInstruction{Op: 0x06, K: 1})
-	for name, p := range map[string]bpf.Program{"chain": chain, "divisions": divisions} {
+	for name, p := range map[string]bpf.Program{"chain": chain, "hosts": hosts, "divisions": divisions} {
 		frame := testutil.UDP4(netip.MustParseAddrPort(fmt.Sprintf("10.0.%d.%d:1", 4000>>8, 4000&255)), netip.MustParseAddrPort("10.0.0.1:1"), nil)
 		want := bpf.VM{}.Run(p, packet(frame))
 		if got := translated(t, p).run(t, frame); got != want {
 			t.Errorf("%s of %d instructions: verdict %d, want %d", name, len(p), got, want)
+		}
+		s := bpf.Scope{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}, VLANs: bpf.VLANs{IDs: []uint16{7}}}
+		behind := loadScope(t, bpf.View{LinkType: bpf.Ethernet, Live: true}, s, p, cilium.SchedCLS)
+		if got := behind.run(t, frame); got != want {
+			t.Errorf("%s behind a scope: verdict %d, want %d", name, got, want)
 		}
 	}
 }

@@ -1,0 +1,59 @@
+# jailtap. `make test` and `make demo` need Go, make and root (or sudo), and
+# install on Debian and Ubuntu what else is missing.
+
+SHELL := /bin/bash
+# sudo often leaves Go's usual place out.
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+# A work tree of another user, as under sudo, has no version that git would tell.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
+# Tests are built as the caller and run as root, who finds the modules where
+# the caller has them.
+AS_ROOT = $(if $(SUDO),-exec "$(SUDO) env 'PATH=$$PATH' 'GOFLAGS=$$GOFLAGS' 'GOMODCACHE=$$(go env GOMODCACHE)' JAILTAP_MUST_RUN=1")
+
+OTHERS := freebsd darwin windows
+FUZZTIME ?= 1m
+DEMO   ?= demo-captures
+
+.PHONY: help build test demo bench fuzz lint cross setup clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '%-6s %s\n' $$name "$$text"; done
+
+build: setup ## make bin/jailtap
+	go build -o bin/jailtap ./cmd/jailtap
+
+test: build lint cross ## all checks and tests, as root; nothing is skipped
+	JAILTAP_MUST_RUN=1 go test -p 2 -timeout 20m $(AS_ROOT) ./...
+
+demo: build ## capture in namespaces of its own and check every frame (DEMO=directory)
+	go build -o bin/demo ./integration/demo
+	$(SUDO) bin/demo -jailtap bin/jailtap -o $(DEMO)
+
+bench: build ## measure, and write docs/BENCH.md
+	go build -o bin/bench ./integration/bench
+	$(SUDO) env "PATH=$$PATH" bin/bench -jailtap bin/jailtap -o docs/BENCH.md
+
+fuzz: setup ## run every fuzz test for FUZZTIME
+	@set -e; for pkg in $$(go list ./...); do \
+		for name in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$name"; \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+lint: setup ## gofmt, go vet, staticcheck
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt these: $$out" >&2; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+cross: ## vet for the other systems, and without cgo
+	CGO_ENABLED=0 go vet ./...
+	@set -e; for os in $(OTHERS); do echo "GOOS=$$os go vet ./..."; CGO_ENABLED=0 GOOS=$$os go vet ./...; done
+
+setup: # install what is missing
+	@.ci/setup
+
+clean: ## remove what was built
+	rm -rf bin $(DEMO)

@@ -1,0 +1,22 @@
+// Jailtap captures the packets of a jail, a network namespace or a set of
+// addresses, and nothing else. The kernel holds the capture to them, with a
+// filter in front of the user's own.
+//
+//	jailtap capture -i br0 --netns web tcp port 80
+//	jailtap capture -i any -a 10.0.0.5,fd00::5 -w five.pcapng
+//	jailtap filter -a 10.0.0.5 --explain udp port 53
+//
+// The exit status is 0, or 1 if something failed, or 2 if the command line
+// makes no sense. Data goes to standard output and messages to standard error.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+func main() {
+	ctx, stop := untilInterrupted(context.Background())
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

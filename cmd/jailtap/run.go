@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// An app is what the commands talk to.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	began          bool // the command line made sense so far
+}
+
+// A usageError is about the command line, not about what it asks for.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run is the whole program, and returns its exit status.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.command()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	var usage usageError
+	if errors.As(err, &usage) || !a.began {
+		a.say("%v; see %s --help", err, cmd.CommandPath())
+		return 2
+	}
+	a.say("%v", err)
+	return 1
+}
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "jailtap",
+		Short: "Capture the packets of a jail and nothing else",
+		Long: `jailtap captures the packets of a jail, a network namespace or a set of addresses,
+and nothing else: the kernel holds the capture to them, in front of the filter
+that you give.`,
+		Example: `  jailtap capture -i br0 --netns web tcp port 80
+  jailtap capture -i any -a 10.0.0.5,fd00::5 -w five.pcapng
+  jailtap filter -a 10.0.0.5 --explain udp port 53`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRun:  func(*cobra.Command, []string) { a.began = true },
+		RunE:              func(*cobra.Command, []string) error { return usagef("name a command: capture, filter, version") },
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(a.captureCommand(), a.filterCommand(), a.versionCommand())
+	return root
+}
+
+// say prints one line for people.
+func (a *app) say(format string, args ...any) {
+	lines := strings.FieldsFunc(fmt.Sprintf(format, args...), func(r rune) bool { return r == '\n' })
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	fmt.Fprintf(a.stderr, "jailtap: %s\n", strings.Join(lines, "; "))
+}

@@ -1,0 +1,60 @@
+//go:build linux
+
+package main
+
+import (
+	"testing"
+
+	"jailtap/bpf"
+	"jailtap/bpf/pcapexpr"
+	"jailtap/internal/testutil"
+)
+
+func TestMeasuredFiltersRejectEverythingInAsManyInstructions(t *testing.T) {
+	p, err := pcapexpr.Compile(userExpr, bpf.Ethernet, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := rejecting(p)
+	for _, kind := range frameKinds() {
+		packet := bpf.Packet{Data: kind.frame, WireLen: uint32(len(kind.frame))}
+		_, want := bpf.VM{}.Count(p, packet)
+		if verdict, executed := (bpf.VM{}).Count(q, packet); verdict != 0 || executed != want {
+			t.Errorf("%s: verdict %d after %d instructions, want 0 after %d", kind.name, verdict, executed, want)
+		}
+	}
+}
+
+func TestEachKindOfFrameIsWhatItIsCalled(t *testing.T) {
+	for _, n := range []int{1, 10, 100} {
+		for i, want := range []bool{true, false, false} {
+			if kind := frameKinds()[i]; scopeOf(n).Match(bpf.Ethernet, kind.frame) != want {
+				t.Errorf("%d addresses, %s: want Match = %v", n, kind.name, want)
+			}
+		}
+	}
+}
+
+func TestTheBenchmarkOfFiltersRuns(t *testing.T) {
+	testutil.NeedRoot(t)
+	contestants, err := newContestants()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := newLab()
+	defer l.remove()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range contestants[:3] {
+		if err := c.setUp(l, string(rune('a'+i))); err != nil {
+			t.Fatal(err)
+		}
+		defer c.close()
+	}
+	for _, kind := range frameKinds() {
+		if err := playRound(contestants[:3], kind); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,125 @@
+//go:build linux
+
+// Bench measures what a scope costs and writes docs/BENCH.md: the time that
+// rewritten filters take beside libpcap's own conjunctions, and how many
+// packets a CPU-second captures beside tcpdump.
+//
+// Machines change speed while one measures. So everything is measured in turns,
+// many times, and told as medians and ratios.
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"jailtap/bpf/pcapexpr"
+	"jailtap/internal/netlab"
+)
+
+// namePrefix begins the names of the namespaces.
+const namePrefix = "jtb"
+
+func main() {
+	jailtap := flag.String("jailtap", "bin/jailtap", "the program to measure")
+	out := flag.String("o", "docs/BENCH.md", "`file` for the results")
+	flag.Parse()
+	if err := run(*jailtap, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(jailtap, out string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("needs root, to make network namespaces and packet sockets; try: sudo make bench")
+	}
+	jailtap, err := filepath.Abs(jailtap)
+	if err != nil {
+		return err
+	}
+	l, err := newLab()
+	defer l.remove()
+	if err != nil {
+		return err
+	}
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, unix.SIGINT, unix.SIGTERM)
+	go func() {
+		<-interrupted
+		l.remove()
+		os.Exit(1)
+	}()
+
+	var page bytes.Buffer
+	both := io.MultiWriter(os.Stdout, &page)
+	printMachine(both)
+	if err := benchFilters(both, l); err != nil {
+		return fmt.Errorf("filters: %w", err)
+	}
+	if err := benchCapture(both, l, jailtap); err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	return os.WriteFile(out, page.Bytes(), 0o644)
+}
+
+// A lab is two namespaces: frames are sent in one and arrive in the other.
+type lab struct{ from, to *netlab.Namespace }
+
+// newLab returns what it has made also with an error, to be removed.
+func newLab() (l lab, err error) {
+	netlab.RemoveStale(namePrefix)
+	if l.from, err = netlab.New(netlab.Name(namePrefix, "from")); err != nil {
+		return l, err
+	}
+	l.to, err = netlab.New(netlab.Name(namePrefix, "to"))
+	return l, err
+}
+
+func (l lab) remove() {
+	for _, n := range []*netlab.Namespace{l.from, l.to} {
+		if n != nil {
+			n.Remove()
+		}
+	}
+}
+
+// printMachine says where and when the numbers were measured.
+func printMachine(w io.Writer) {
+	var u unix.Utsname
+	unix.Uname(&u)
+	tcpdump, _ := exec.Command("tcpdump", "--version").CombinedOutput() // of the kind "tcpdump version 4.99.3\n..."
+	first, _, _ := strings.Cut(string(tcpdump), "\n")
+	fmt.Fprintf(w, "# Benchmarks\n\nWritten by `make bench` on %s.\n\n", time.Now().UTC().Format(time.DateOnly))
+	fmt.Fprintf(w, "%d CPUs, %s; Linux %s, %s; %s; %s, %s. ", runtime.NumCPU(), cpuModel(),
+		unix.ByteSliceToString(u.Release[:]), runtime.GOARCH, runtime.Version(), first, pcapexpr.Version())
+	fmt.Fprint(w, "Everything is measured in turns; the numbers are medians. Compare columns, not machines.\n")
+}
+
+func cpuModel() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown model"
+}
+
+func median[T cmp.Ordered](values []T) T {
+	slices.Sort(values)
+	return values[len(values)/2]
+}

@@ -1,0 +1,76 @@
+package netlab
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+)
+
+func TestNamespacesOfDeadProcessesAreRemoved(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	stale, err := New(fmt.Sprintf("jts-%d-x", gone.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	living, err := New(Name("jts", "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer living.Remove()
+
+	RemoveStale("jts")
+	if _, err := os.Stat(stale.Path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", stale.Path, err)
+	}
+	if _, err := os.Stat(living.Path); err != nil {
+		t.Errorf("the namespace of a living process is gone: %v", err)
+	}
+}
+
+func TestDoRunsInTheNamespaceAndNowhereElse(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	n, err := New(Name("jts", "do"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Remove()
+	before, _ := os.Readlink("/proc/thread-self/ns/net")
+
+	var inside string
+	n.Do(func() error {
+		inside, _ = os.Readlink("/proc/thread-self/ns/net")
+		links, err := net.Interfaces()
+		if err != nil || len(links) != 1 {
+			t.Errorf("interfaces %v (%v), want lo alone", links, err)
+		}
+		return err
+	})
+	func() {
+		defer func() {
+			if r := recover(); r != "boom" {
+				t.Errorf("recovered %v, want the panic of the function", r)
+			}
+		}()
+		n.Do(func() error { panic("boom") })
+	}()
+	runtime.Gosched()
+	if after, _ := os.Readlink("/proc/thread-self/ns/net"); after != before || inside == before {
+		t.Errorf("before in %s, inside in %s, after in %s", before, inside, after)
+	}
+	if err := (&Namespace{Name: "x", Path: filepath.Join(dir, "jts-none")}).Do(func() error { return nil }); err == nil {
+		t.Error("no error for a namespace that does not exist")
+	}
+}

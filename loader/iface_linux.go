@@ -1,0 +1,105 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+
+	"jailtap/bpf"
+)
+
+// socket finds the interface and makes a packet socket for it, both in ns. What
+// is done with the socket later happens in ns too, wherever it is called from.
+func socket(ns Namespace, name string) (l link, fd int, err error) {
+	fd = -1
+	inside := func() (err error) {
+		if l, err = find(name); err == nil {
+			fd, err = packetSocket(l.typ)
+		}
+		return err
+	}
+	if ns == nil {
+		err = inside()
+	} else {
+		err = ns.Do(inside)
+	}
+	return l, fd, err
+}
+
+// packetSocket makes a socket that gets no packets yet. Only Ethernet frames
+// begin at the link header. For the other link types it is a SOCK_DGRAM
+// socket, where they begin at the network header, whatever the device has
+// before that.
+func packetSocket(lt bpf.LinkType) (int, error) {
+	kind := unix.SOCK_DGRAM
+	if lt == bpf.Ethernet {
+		kind = unix.SOCK_RAW
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, kind|unix.SOCK_CLOEXEC, 0)
+	switch {
+	case err == nil:
+		return fd, nil
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return -1, &PrivilegeError{Op: "open a packet socket", Capability: "CAP_NET_RAW", Err: err}
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return -1, fmt.Errorf("the kernel lacks packet sockets (CONFIG_PACKET), or a sandbox hides them: %w", err)
+	}
+	return -1, fmt.Errorf("open a packet socket: %w", err)
+}
+
+// find looks an interface up in the namespace of the calling thread.
+func find(name string) (link, error) {
+	if name == Any {
+		return link{name: name, typ: bpf.LinuxSLL2}, nil
+	}
+	// Any socket will do for these requests; this kind there always is.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return link{}, fmt.Errorf("look up interface %s: %w", name, err)
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq(name) // fails for a name that is too long
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr)
+	}
+	if err != nil {
+		return link{}, &InterfaceError{Name: name, Known: interfaces(), Err: err}
+	}
+	l := link{name: name, index: int(ifr.Uint32())}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFHWADDR, ifr); err != nil {
+		return link{}, fmt.Errorf("look up interface %s: %w", name, err)
+	}
+	l.typ = linkType(ifr.Uint16()) // sa_family of ifr_hwaddr; netdevice(7)
+	return l, nil
+}
+
+// linkType is how frames of a kind of device (ARPHRD_* of linux/if_arp.h) are
+// captured. What is not known here is captured cooked, which holds for all.
+func linkType(hatype uint16) bpf.LinkType {
+	switch hatype {
+	case unix.ARPHRD_ETHER, unix.ARPHRD_LOOPBACK:
+		return bpf.Ethernet
+	case unix.ARPHRD_NONE, unix.ARPHRD_RAWIP, unix.ARPHRD_TUNNEL, unix.ARPHRD_TUNNEL6, unix.ARPHRD_SIT:
+		return bpf.Raw
+	}
+	return bpf.LinuxSLL2
+}
+
+// interfaces names those of the calling thread's namespace.
+func interfaces() (names []string) {
+	list, _ := net.Interfaces()
+	for _, i := range list {
+		names = append(names, i.Name)
+	}
+	return names
+}
+
+// exists reports whether there is an interface of that number in the namespace
+// of the socket.
+func exists(fd, index int) bool {
+	ifr, _ := unix.NewIfreq("")
+	ifr.SetUint32(uint32(index))
+	return unix.IoctlIfreq(fd, unix.SIOCGIFNAME, ifr) == nil
+}

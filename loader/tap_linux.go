@@ -1,0 +1,223 @@
+package loader
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"jailtap/bpf"
+)
+
+// conn is a packet socket with its filter and its ring.
+type conn struct {
+	reading sync.Mutex // held while the ring is read
+	ring    ring
+	frames  frames
+	closing atomic.Bool
+	broken  atomic.Bool // what is in the ring may be out of scope: see setScope
+
+	counting sync.Mutex // guards total
+	total    counts
+
+	mu       sync.Mutex // guards the rest
+	fd       int        // of the socket; -1: closed
+	wake     int        // of an eventfd(2) that ends a poll; -1: closed
+	filter   filter
+	unscoped bool
+	final    Stats // those at close
+}
+
+// counts are those of PACKET_STATISTICS, which begins anew whenever it is read.
+type counts struct{ received, dropped uint64 }
+
+func open(cfg Config) (*Tap, error) {
+	t := &Tap{conn: conn{fd: -1, wake: -1}}
+	t.unscoped = cfg.NoScope
+	if err := t.setUp(cfg); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// setUp does everything in the one order in which no frame can come in before
+// the filter is there: socket, attach, ring, bind.
+func (t *Tap) setUp(cfg Config) (err error) {
+	// Protocol 0: nothing comes in until the socket is bound. With any other,
+	// packets would come in from here on, and would stay in the queue when a
+	// filter is attached (packet(7); packet_create in net/packet/af_packet.c).
+	if t.link, t.fd, err = socket(cfg.Namespace, cfg.Interface); err != nil {
+		return err
+	}
+
+	// The filter is there before anything that it could be too late for.
+	if err = t.attach(cfg); err != nil {
+		return err
+	}
+
+	// The ring comes before the bind: else packets would wait in the socket's
+	// ordinary queue, and the kernel would take the socket off the interface
+	// and put it back to exchange one for the other.
+	if t.ring, err = newRing(t.fd, cfg.RingBytes, cfg.Immediate); err != nil {
+		return err
+	}
+	if t.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("make an eventfd: %w", err)
+	}
+	if err = t.ask(cfg); err != nil {
+		return err
+	}
+
+	// From here on packets come in.
+	return t.bind()
+}
+
+// ask says what else is wanted of the interface.
+func (t *Tap) ask(cfg Config) error {
+	if cfg.Promiscuous && t.link.index != 0 {
+		mreq := &unix.PacketMreq{Ifindex: int32(t.link.index), Type: unix.PACKET_MR_PROMISC}
+		if err := unix.SetsockoptPacketMreq(t.fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, mreq); err != nil {
+			return fmt.Errorf("make %s promiscuous: %w", t.link.name, err)
+		}
+	}
+	if cfg.Direction == In {
+		// It saves room in the ring, where the kernel knows it (Linux 4.20);
+		// frames.wanted decides.
+		unix.SetsockoptInt(t.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	}
+	return nil
+}
+
+func (t *Tap) bind() error {
+	to := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: t.link.index}
+	if err := unix.Bind(t.fd, to); err != nil {
+		return t.explain(err)
+	}
+	// That the interface is down is not an error of bind, but one that waits.
+	return t.waitingError()
+}
+
+// waitingError fetches the error that waits in the socket (SO_ERROR).
+func (t *Tap) waitingError() error {
+	errno, err := unix.GetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && errno != 0 {
+		err = unix.Errno(errno)
+	}
+	return t.explain(err)
+}
+
+// explain says what an error of the socket means for the interface.
+func (t *Tap) explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENETDOWN) && !exists(t.fd, t.link.index):
+		err = fmt.Errorf("%w (%w)", ErrInterfaceGone, err)
+	case errors.Is(err, unix.ENETDOWN):
+		err = fmt.Errorf("%w (%w)", ErrInterfaceDown, err)
+	}
+	return fmt.Errorf("capture on %s: %w", t.link.name, err)
+}
+
+func (t *Tap) setScope(s bpf.Scope) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fd < 0 {
+		return errClosed
+	}
+	if t.unscoped {
+		return errors.New("a capture without a scope cannot be given one")
+	}
+	err := t.filter.setScope(t.fd, s)
+	if errors.Is(err, errStillOpen) { // the old scope may be the wider one
+		t.broken.Store(true)
+	}
+	return err
+}
+
+func (t *Tap) stats() (Stats, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fd < 0 {
+		return t.final, nil
+	}
+	return t.tally()
+}
+
+func (t *Tap) tally() (Stats, error) {
+	total, err := t.count()
+	if err != nil {
+		return Stats{}, err
+	}
+	s := Stats{Received: total.received, Dropped: total.dropped}
+	if err := t.filter.count(&s); err != nil {
+		return Stats{}, err
+	}
+	if n, ok := t.frames.matchedHere(); ok {
+		s.Matched = &n
+	}
+	return s, nil
+}
+
+// count adds to the total what the kernel has counted since the last time, in
+// 32 bits. It does not wait for a setScope that is under way.
+func (t *Tap) count() (counts, error) {
+	t.counting.Lock()
+	defer t.counting.Unlock()
+	s, err := unix.GetsockoptTpacketStatsV3(t.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return t.total, fmt.Errorf("packet counts of %s: %w", t.link.name, err)
+	}
+	t.total.received += uint64(s.Packets)
+	t.total.dropped += uint64(s.Drops)
+	return t.total, nil
+}
+
+// arrived is how many frames have been put into the ring so far.
+func (t *Tap) arrived() uint64 {
+	total, _ := t.count() // if it fails, what is known must do
+	return total.received - total.dropped
+}
+
+var errClosed = fmt.Errorf("the capture is closed: %w", os.ErrClosed)
+
+func (t *Tap) close() error {
+	t.closing.Store(true)
+	t.wakeUp()
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fd < 0 {
+		return nil
+	}
+	if t.filter != nil {
+		t.final, _ = t.tally()
+		defer t.filter.close()
+	}
+	if t.wake >= 0 {
+		unix.Close(t.wake)
+	}
+	err := errors.Join(t.ring.close(), unix.Close(t.fd))
+	t.fd, t.wake = -1, -1
+	return err
+}
+
+// wakeUp ends a poll.
+func (t *Tap) wakeUp() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.wake >= 0 {
+		unix.Write(t.wake, []byte{7: 1}) // any number but 0; eventfd(2)
+	}
+}
+
+// networkOrder is v with its bytes in the order that htons(3) gives.
+func networkOrder(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+}
