@@ -25,7 +25,7 @@ build: setup ## make bin/jailtap
 	go build -o bin/jailtap ./cmd/jailtap
 
 test: build lint cross ## all checks and tests, as root; nothing is skipped
-	JAILTAP_MUST_RUN=1 go test -p 2 -timeout 20m $(AS_ROOT) ./...
+	JAILTAP_MUST_RUN=1 go test -count 1 -p 2 -timeout 20m $(AS_ROOT) ./...
 
 demo: build ## capture in namespaces of its own and check every frame (DEMO=directory)
 	go build -o bin/demo ./integration/demo

@@ -25,6 +25,7 @@ type filterCommandFlags struct {
 	explain    bool
 	prefixOnly bool
 	prove      bool
+	asIs       bool
 	test       string
 	verbose    bool
 	json       bool
@@ -44,6 +45,7 @@ gets, where a VLAN tag stands in metadata.`,
   jailtap filter --netns web --policy classic --dialect freebsd --prefix-only -dd
   jailtap filter -a 10.0.0.0/24,fd00::/64 --explain -y RAW icmp6
   tcpdump -ddd -y EN10MB vlan 7 | jailtap filter -a 10.0.0.5 --vlan 7 --program - --prove
+  jailtap filter -a 10.0.0.5 --prove --as-is --program attached.txt
   jailtap filter -a 10.0.0.5 --test all.pcapng arp`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(a, cmd.Flags(), args) },
 	}
@@ -64,6 +66,7 @@ func (f *filterCommandFlags) register(cmd *cobra.Command) {
 	fs.BoolVar(&f.explain, "explain", false, "mark the lines of the scope and of the user's filter")
 	fs.BoolVar(&f.prefixOnly, "prefix-only", false, "the scope alone")
 	fs.BoolVar(&f.prove, "prove", false, "check that no accepting path through the program avoids the scope")
+	fs.BoolVar(&f.asIs, "as-is", false, "with --prove, check the --program itself, and put nothing in front of it")
 	fs.StringVar(&f.test, "test", "", "run the program over the packets of a capture `FILE|-` and count")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "with --test, print the verdict on each packet")
 	fs.BoolVar(&f.json, "json", false, "with --test, print JSON")
@@ -104,6 +107,9 @@ func (f *filterCommandFlags) run(a *app, fs *pflag.FlagSet, args []string) error
 			return err
 		}
 	}
+	if f.asIs {
+		return f.print(a.stdout, program, scope, view)
+	}
 	if program, err = bpf.Compile(scope, view, dialect, program); err != nil {
 		var many *bpf.TooManyAddressesError
 		if errors.As(err, &many) {
@@ -142,6 +148,8 @@ func (f *filterCommandFlags) view(fs *pflag.FlagSet) (v bpf.View, d bpf.Dialect,
 		return v, d, usagef("--test takes the link type from the file: -y and --live mean nothing")
 	case f.prove && (f.test != "" || f.expr):
 		return v, d, usagef("--prove is about the program, not about --test and --expr")
+	case f.asIs && (!f.prove || f.filter.program == ""):
+		return v, d, usagef("--as-is goes with --prove and --program")
 	}
 	return bpf.View{LinkType: lt, Live: f.live}, d, nil
 }

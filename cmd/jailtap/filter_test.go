@@ -73,6 +73,18 @@ func TestOneFormOfAProgramIsReadAndAnotherPrinted(t *testing.T) {
 	}
 }
 
+func TestAFinishedProgramIsProvedAsItIs(t *testing.T) {
+	program := jailtap(t, "filter -a 10.0.0.1 -ddd udp").mustSucceed(t).stdout
+	r := jailtapWith(t, program, "filter -a 10.0.0.1 --prove --as-is --program -").mustSucceed(t)
+	if !strings.HasPrefix(r.stdout, "proved: ") {
+		t.Errorf("%q", r.stdout)
+	}
+	r = jailtapWith(t, program, "filter -a 10.0.0.2 --prove --as-is --program -")
+	if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "not proved: instruction (") {
+		t.Errorf("another's program: status %d, %q, %q", r.status, r.stdout, r.stderr)
+	}
+}
+
 func TestTheExpressionMayComeFromAFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "expr")
 	if err := os.WriteFile(name, []byte("udp\n"), 0o600); err != nil {

@@ -1,4 +1,4 @@
-package netlab
+package netlab_test
 
 import (
 	"errors"
@@ -6,30 +6,30 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"testing"
+
+	"jailtap/internal/netlab"
+	"jailtap/internal/testutil"
 )
 
 func TestNamespacesOfDeadProcessesAreRemoved(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testutil.NeedRoot(t)
 	gone := exec.Command("true")
 	if err := gone.Run(); err != nil {
 		t.Fatal(err)
 	}
-	stale, err := New(fmt.Sprintf("jts-%d-x", gone.Process.Pid))
+	stale, err := netlab.New(fmt.Sprintf("jts-%d-x", gone.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	living, err := New(Name("jts", "x"))
+	living, err := netlab.New(netlab.Name("jts", "x"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer living.Remove()
 
-	RemoveStale("jts")
+	netlab.RemoveStale("jts")
 	if _, err := os.Stat(stale.Path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is still there: %v", stale.Path, err)
 	}
@@ -39,10 +39,8 @@ func TestNamespacesOfDeadProcessesAreRemoved(t *testing.T) {
 }
 
 func TestDoRunsInTheNamespaceAndNowhereElse(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	n, err := New(Name("jts", "do"))
+	testutil.NeedRoot(t)
+	n, err := netlab.New(netlab.Name("jts", "do"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +68,7 @@ func TestDoRunsInTheNamespaceAndNowhereElse(t *testing.T) {
 	if after, _ := os.Readlink("/proc/thread-self/ns/net"); after != before || inside == before {
 		t.Errorf("before in %s, inside in %s, after in %s", before, inside, after)
 	}
-	if err := (&Namespace{Name: "x", Path: filepath.Join(dir, "jts-none")}).Do(func() error { return nil }); err == nil {
+	if err := (&netlab.Namespace{Name: "x", Path: "/run/netns/jts-none"}).Do(func() error { return nil }); err == nil {
 		t.Error("no error for a namespace that does not exist")
 	}
 }
