@@ -96,10 +96,13 @@ func interfaces() (names []string) {
 	return names
 }
 
-// exists reports whether there is an interface of that number in the namespace
-// of the socket.
-func exists(fd, index int) bool {
+// exists reports whether there still is an interface of that number in the
+// namespace of the socket. One that is being removed is down before it is gone;
+// asking for its driver waits until the removal is over (dev_ethtool in
+// net/ethtool/ioctl.c takes the lock that it holds).
+func exists(fd int, l link) bool {
+	unix.IoctlGetEthtoolDrvinfo(fd, l.name)
 	ifr, _ := unix.NewIfreq("")
-	ifr.SetUint32(uint32(index))
+	ifr.SetUint32(uint32(l.index))
 	return unix.IoctlIfreq(fd, unix.SIOCGIFNAME, ifr) == nil
 }

@@ -275,7 +275,7 @@ func (l lab) room(t *testing.T, n string) {
 	const name = "/proc/sys/net/core/optmem_max" // since Linux 6.8 each namespace has its own
 	err := l.near.Do(func() error { return os.WriteFile(name, []byte(n), 0) })
 	if os.IsNotExist(err) {
-		t.Skip("net.core.optmem_max is the same for all namespaces")
+		testutil.Skip(t, "net.core.optmem_max is the same for all namespaces")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +284,7 @@ func (l lab) room(t *testing.T, n string) {
 
 func TestWithoutRoomForAClassicProgramAutoTakesMaps(t *testing.T) {
 	l := newLab(t)
-	l.room(t, "1000")
+	l.room(t, "3000")
 	s := manyAddrs(fewAddresses)
 	tap := l.open(t, Config{Scope: s})
 	if tap.Engine() != EBPF || !strings.Contains(tap.Reason(), "net.core.optmem_max") {
@@ -298,7 +298,7 @@ func TestWithoutRoomForAClassicProgramAutoTakesMaps(t *testing.T) {
 
 func TestTheScopeOfAClassicProgramChangesAlsoWhereThereIsRoomForOnlyOne(t *testing.T) {
 	l := newLab(t)
-	l.room(t, "20000")
+	l.room(t, "30000")
 	large := func(n byte) bpf.Scope {
 		s := manyAddrs(200)
 		s.Addrs = append(s.Addrs, scopeOf(n).Addrs...)

@@ -116,7 +116,7 @@ func (t *Tap) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENETDOWN) && !exists(t.fd, t.link.index):
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENETDOWN) && !exists(t.fd, t.link):
 		err = fmt.Errorf("%w (%w)", ErrInterfaceGone, err)
 	case errors.Is(err, unix.ENETDOWN):
 		err = fmt.Errorf("%w (%w)", ErrInterfaceDown, err)
