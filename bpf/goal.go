@@ -42,7 +42,7 @@ func (g goal) settle(k *knowledge) {
 			k.settled = append(k.settled, d.place)
 		}
 	}
-	k.untagged = k.untagged || g.inScope(k, maxTags)
+	k.untagged = k.untagged || g.inScope(k, false)
 }
 
 func (d destination) settled(k *knowledge, known box) bool {
@@ -71,15 +71,15 @@ func (g goal) holds(k *knowledge) bool {
 	case isOnly(tagged, 0):
 		return k.untagged
 	case len(tagged.and(0, 0)) == 0:
-		return g.vlan(k, load{opLdW, adVlanTag}) && g.inScope(k, maxTags-1)
+		return g.vlan(k, load{opLdW, adVlanTag}) && g.inScope(k, true)
 	}
-	return g.scope.VLANs.Any && g.inScope(k, maxTags-1) // whether tagged or not
+	return g.scope.VLANs.Any && g.inScope(k, true) // whether tagged or not
 }
 
-// inScope reports whether a frame must be in scope that may have so many tags
-// in it.
-func (g goal) inScope(k *knowledge, tags int) bool {
-	return g.link(k, g.etherType(), uint32(g.layout.netOff), tags)
+// inScope reports whether a frame must be in scope that has a tag in metadata,
+// or has none.
+func (g goal) inScope(k *knowledge, metadata bool) bool {
+	return g.link(k, g.etherType(), uint32(g.layout.netOff), g.tagsInFrame(metadata))
 }
 
 // link looks at the protocol, and at what must hold for each that is possible.

@@ -39,7 +39,7 @@ func (s Scope) Prefix(v View) (Prefix, error) {
 // reject for all others.
 func (p Prefix) graph(accept, reject *block) *block {
 	if !p.view.Live {
-		return p.link(&ways{accept, reject}, p.etherType(), p.layout.netOff, maxTags)
+		return p.link(&ways{accept, reject}, p.etherType(), p.layout.netOff, p.tagsInFrame(false))
 	}
 	// A tag in metadata is another network, where the same addresses may be
 	// somebody else's.
@@ -49,9 +49,25 @@ func (p Prefix) graph(accept, reject *block) *block {
 		return p.link(&ways{untagged, reject}, p.etherType(), p.layout.netOff, 0)
 	}
 	ways := &ways{accept, reject}
-	untagged := p.link(ways, p.etherType(), p.layout.netOff, maxTags)
-	tagged := p.link(ways, p.etherType(), p.layout.netOff, maxTags-1)
+	untagged := p.link(ways, p.etherType(), p.layout.netOff, p.tagsInFrame(false))
+	tagged := p.link(ways, p.etherType(), p.layout.netOff, p.tagsInFrame(true))
 	return test(metadata, opJeq, 0, untagged, p.vlan(ways, load{opLdW, adVlanTag}, tagged))
+}
+
+// tagsInFrame is how many VLAN tags a frame may have besides one in metadata.
+//
+// Of a cooked frame on a live socket one cannot know where a tag is: frames
+// that are received show it, and frames that are sent may start behind it and
+// still have its TPID for their protocol (packet_parse_headers in
+// net/packet/af_packet.c, since Linux 6.10). So they may have none.
+func (p Prefix) tagsInFrame(metadata bool) int {
+	switch {
+	case p.view.Live && p.view.LinkType == LinuxSLL2:
+		return 0
+	case metadata:
+		return maxTags - 1
+	}
+	return maxTags
 }
 
 // ways are where the paths through a prefix end.

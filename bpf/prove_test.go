@@ -210,6 +210,8 @@ func live(lt bpf.LinkType, frame []byte) (_ bpf.Packet, ok bool) {
 		pkt.Meta.Protocol, pkt.Meta.PktType, pkt.Meta.Hatype = u16(0), frame[10], u16(8)
 		pkt.Meta.Ifindex = uint32(u16(4))<<16 | uint32(u16(6))
 		pkt.Data = frame[20:]
+		pkt.WireLen = uint32(len(pkt.Data))
+		return pkt, pkt.Meta.Protocol != 0x8100 && pkt.Meta.Protocol != 0x88a8 // see the test below
 	}
 	pkt.WireLen = uint32(len(pkt.Data))
 	return pkt, true
@@ -276,6 +278,25 @@ func TestACookedFrameWithATagInMetadataIsOutOfScope(t *testing.T) {
 		}
 		if got := (bpf.VM{}).Run(p, packet) != 0; got != want {
 			t.Errorf("--vlan %s: accepted %v, want %v", vlan, got, want)
+		}
+	}
+}
+
+// Where the tag of a live cooked frame is in the frame, if it is there, is not
+// known: behind the TPID may already be the IP header.
+func TestACookedFrameWithATagInItIsOutOfScope(t *testing.T) {
+	scope := bpf.Scope{Addrs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, VLANs: bpf.VLANs{Any: true}}
+	p, err := bpf.Compile(scope, bpf.View{LinkType: bpf.LinuxSLL2, Live: true}, bpf.Linux, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := append([]byte{0, 7, 8, 0}, newSource(1).ipv4()...)
+	for _, tagged := range []bool{false, true} {
+		for protocol, want := range map[uint16]bool{0x0800: true, 0x8100: false, 0x88a8: false} {
+			meta := bpf.Metadata{Protocol: protocol, VLANTagged: tagged}
+			if got := (bpf.VM{}).Run(p, bpf.Packet{Data: frame, Meta: meta}) != 0; got != want {
+				t.Errorf("protocol %#x, tag in metadata %v: accepted %v", protocol, tagged, got)
+			}
 		}
 	}
 }

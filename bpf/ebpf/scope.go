@@ -221,11 +221,11 @@ func (g *scopeCode) tags() {
 	g.vlan()
 	g.emit(asm.Ja.Label("one tag"))
 	g.label("no tag yet")
-	if g.v != bpf.Raw {
+	if g.v == bpf.Ethernet { // where it is in cooked frames is not known
 		g.tagInFrame()
 	}
 	g.label("one tag")
-	if g.v != bpf.Raw {
+	if g.v == bpf.Ethernet { // where it is in cooked frames is not known
 		g.tagInFrame()
 	}
 	g.label("tags done")

@@ -129,6 +129,16 @@ func endsInAddresses(frame []byte, net int, etherType uint16) bool {
 	return len(frame) < net+map[uint16]int{0x0800: 20, 0x86dd: 40, 0x0806: 28, 0x8035: 28}[etherType]
 }
 
+// hiddenTag reports whether a cooked frame has a VLAN tag that stands in it when
+// the program runs: one more than those in metadata. Where it is cannot be
+// known, so such frames are out of scope.
+func hiddenTag(lt bpf.LinkType, file []byte, metadata int) bool {
+	isTag := func(off int) bool {
+		return len(file) >= off+2 && (file[off] == 0x81 && file[off+1] == 0 || file[off] == 0x88 && file[off+1] == 0xa8)
+	}
+	return lt == bpf.LinuxSLL2 && isTag(0) && (metadata == 0 || isTag(22))
+}
+
 // A stage is a way to run a scope's program on frames, and what a capture file
 // would hold of them.
 type stage struct {
@@ -201,7 +211,7 @@ func (st stage) test(t *testing.T, w world) {
 			if got {
 				accepted++
 			}
-			switch want := s.Match(st.lt, file); {
+			switch want := s.Match(st.lt, file) && !hiddenTag(st.lt, file, 0); {
 			case want == got && want:
 				in++
 			case want == got:

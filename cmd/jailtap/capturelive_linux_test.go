@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"jailtap/internal/testutil"
 )
 
@@ -223,8 +225,15 @@ func TestAnInterfaceThatGoesEndsTheCapture(t *testing.T) {
 	out := t.TempDir() + "/out.pcapng"
 	p := startCapture(t, "-i tap --in-netns "+here.Name+" -a 10.0.0.1 -w "+out)
 	there.Inject(t, "out", mix()...)
-	if out, err := exec.Command("ip", "-n", there.Name, "link", "del", "out").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	err := there.Do(func() error {
+		link, err := netlink.LinkByName("out")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(link)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	r := p.end(0)
 	if r.status != 1 || !strings.Contains(r.stderr, "4 packets captured") || !strings.Contains(r.stderr, "jailtap: capture on tap: the interface is gone") {
