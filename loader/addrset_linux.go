@@ -207,6 +207,16 @@ func each(keys []byte, size uint32, do func(key []byte) error) error {
 	return nil
 }
 
+// revoke puts nothing in scope any more, multicast and broadcast included, for
+// programs that look at FlagRevoked. The next Set takes it back.
+func (s *addrSet) revoke() error {
+	s.torn = true
+	if err := s.maps[ebpf.Flags].Put(uint32(0), uint32(ebpf.FlagRevoked)); err != nil {
+		return fmt.Errorf("revoke the scope: %w", err)
+	}
+	return nil
+}
+
 // announce tells the program which addresses and tables to look up at all.
 func (s *addrSet) announce(set []netip.Prefix) error {
 	for name, value := range ebpf.Values(s.capacity, set) {

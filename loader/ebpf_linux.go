@@ -129,18 +129,26 @@ func (w *withMaps) failClosed(fd int, err error) error {
 }
 
 func (w *withMaps) count(s *Stats) error {
-	var each []ebpf.Counters // one for each CPU
-	if err := w.counters.Lookup(uint32(0), &each); err != nil {
-		return fmt.Errorf("read the filter's counters: %w", err)
+	sum, err := sumCounters(w.counters)
+	if err != nil {
+		return err
 	}
-	var sum ebpf.Counters
+	s.Seen, s.InScope, s.Matched = &sum.Seen, &sum.InScope, &sum.Matched
+	return nil
+}
+
+// sumCounters adds up what each CPU has counted.
+func sumCounters(m *cilium.Map) (sum ebpf.Counters, err error) {
+	var each []ebpf.Counters
+	if err := m.Lookup(uint32(0), &each); err != nil {
+		return sum, fmt.Errorf("read the filter's counters: %w", err)
+	}
 	for _, c := range each {
 		sum.Seen += c.Seen
 		sum.InScope += c.InScope
 		sum.Matched += c.Matched
 	}
-	s.Seen, s.InScope, s.Matched = &sum.Seen, &sum.InScope, &sum.Matched
-	return nil
+	return sum, nil
 }
 
 func (w *withMaps) close() {

@@ -3,7 +3,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"net"
 
 	"golang.org/x/sys/unix"
 
@@ -14,18 +13,21 @@ import (
 // is done with the socket later happens in ns too, wherever it is called from.
 func socket(ns Namespace, name string) (l link, fd int, err error) {
 	fd = -1
-	inside := func() (err error) {
+	err = within(ns, func() (err error) {
 		if l, err = find(name); err == nil {
 			fd, err = packetSocket(l.typ)
 		}
 		return err
-	}
-	if ns == nil {
-		err = inside()
-	} else {
-		err = ns.Do(inside)
-	}
+	})
 	return l, fd, err
+}
+
+// within does something in a namespace; nil is the caller's.
+func within(ns Namespace, do func() error) error {
+	if ns == nil {
+		return do()
+	}
+	return ns.Do(do)
 }
 
 // packetSocket makes a socket that gets no packets yet. Only Ethernet frames
@@ -85,15 +87,6 @@ func linkType(hatype uint16) bpf.LinkType {
 		return bpf.Raw
 	}
 	return bpf.LinuxSLL2
-}
-
-// interfaces names those of the calling thread's namespace.
-func interfaces() (names []string) {
-	list, _ := net.Interfaces()
-	for _, i := range list {
-		names = append(names, i.Name)
-	}
-	return names
 }
 
 // exists reports whether there still is an interface of that number in the

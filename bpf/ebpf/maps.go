@@ -32,6 +32,9 @@ const (
 const (
 	FlagPrefixes4 = 1 << iota
 	FlagPrefixes6
+
+	// FlagRevoked ends a captive socket's scope: nothing is in it any more.
+	FlagRevoked
 )
 
 // Counters is the value in the counters map. All are numbers of frames.

@@ -48,6 +48,11 @@ type scopeCode struct {
 	v        bpf.LinkType
 	s        bpf.Scope
 	capacity Capacity
+
+	// relative says that the network header is not where the socket's bytes
+	// begin, but where the kernel says: on a socket that its holder may bind to
+	// any interface. v is LinuxSLL2 then, as all else is metadata.
+	relative bool
 }
 
 // linkLen is the length in bytes of the link-level header, where delivered.
@@ -68,6 +73,12 @@ func (g *scopeCode) stackFrame() int16 { return -ipv4Len - g.linkLen() }
 
 // start emits what stands before everything: registers, and counters.seen++.
 func (c *code) start() {
+	c.registers()
+	c.count(0)
+}
+
+// registers emits what the rest counts on: regCtx and regCounters.
+func (c *code) registers() {
 	c.emit(
 		asm.Mov.Reg(regCtx, asm.R1),
 		asm.StoreImm(asm.RFP, stackCounter, 0, asm.Word),
@@ -80,7 +91,6 @@ func (c *code) start() {
 	)
 	c.label("counted")
 	c.emit(asm.Mov.Reg(regCounters, asm.R0))
-	c.count(0)
 }
 
 // count emits counters[i]++. Programs on packets of one CPU do not interrupt
@@ -96,6 +106,11 @@ func (c *code) count(i int16) {
 // userCounted emits the user's program, with what is to be counted of it.
 func (c *code) userCounted(p bpf.Program) error {
 	c.count(1)
+	return c.userThenCounted(p)
+}
+
+// userThenCounted counts what the program accepts.
+func (c *code) userThenCounted(p bpf.Program) error {
 	if err := c.user(p, asm.Ja.Label("verdict")); err != nil {
 		return err
 	}
@@ -192,9 +207,14 @@ func (g *scopeCode) callLoad(to, n int16) {
 	g.emit(
 		asm.Mov.Reg(asm.R3, asm.RFP),
 		asm.Add.Imm(asm.R3, int32(to)),
-		asm.Mov.Imm(asm.R4, int32(n)),
-		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "out"))
+		asm.Mov.Imm(asm.R4, int32(n)))
+	if g.relative {
+		const startNet = 1 // BPF_HDR_START_NET of linux/bpf.h
+		g.emit(asm.Mov.Imm(asm.R5, startNet), asm.FnSkbLoadBytesRelative.Call())
+	} else {
+		g.emit(asm.FnSkbLoadBytes.Call())
+	}
+	g.emit(asm.JNE.Imm(asm.R0, 0, "out"))
 }
 
 // untaggedOnly emits: if (skb->vlan_present) goto out. A tag in the frame is an

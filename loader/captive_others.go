@@ -1,0 +1,37 @@
+//go:build !linux
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"jailtap/bpf"
+)
+
+var errNoCaptive = fmt.Errorf("captive sockets on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+
+type warden struct{}
+
+func openWarden(WardenConfig) (*Warden, error) { return nil, errNoCaptive }
+
+func (w *warden) captive(CaptiveConfig) (*Captive, error) { return nil, errNoCaptive }
+
+func (w *warden) sweep() error { return errNoCaptive }
+
+func (w *warden) close() error { return errNoCaptive }
+
+type captive struct{ socket int }
+
+func (c *captive) setFilter(bpf.Program) error { return errNoCaptive }
+
+func (c *captive) clearFilter() error { return errNoCaptive }
+
+func (c *captive) setScope(bpf.Scope) error { return errNoCaptive }
+
+func (c *captive) revoke() error { return errRevoked }
+
+func (c *captive) stats() (CaptiveStats, error) { return CaptiveStats{}, errNoCaptive }
+
+func (c *captive) close() error { return errNoCaptive }

@@ -1,0 +1,102 @@
+//go:build ignore
+
+// The two guards of captive sockets. Keep the numbers in sync with guard_linux.go,
+// which a test compares.
+
+#include <linux/bpf.h>
+#include <linux/if_packet.h>
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+
+#define SOL_SOCKET 1
+#define SOL_PACKET 263
+#define AF_PACKET 17
+
+#define TCX_NEXT -1
+#define TCX_DROP 2
+
+/* asm-generic/socket.h */
+#define SO_RCVBUF 8
+#define SO_RCVLOWAT 18
+#define SO_RCVTIMEO_OLD 20
+#define SO_ATTACH_FILTER 26
+#define SO_DETACH_FILTER 27
+#define SO_TIMESTAMP_OLD 29
+#define SO_TIMESTAMPNS_OLD 35
+#define SO_RXQ_OVFL 40
+#define SO_LOCK_FILTER 44
+#define SO_ATTACH_BPF 50
+#define SO_TIMESTAMP_NEW 63
+#define SO_TIMESTAMPNS_NEW 64
+#define SO_RCVTIMEO_NEW 66
+
+/* The sockets that may not send: cookie → inode of their network namespace. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, __u64);
+} captives SEC(".maps");
+
+enum { refuse, allow };
+
+/* What a holder may ask of a captive socket. Packet sockets that were made in
+ * the warden's cgroup are captive ones, whoever holds them now. */
+SEC("cgroup/setsockopt")
+int options(struct bpf_sockopt *ctx)
+{
+	if (!ctx->sk || ctx->sk->family != AF_PACKET)
+		return allow;
+	if (ctx->level == SOL_PACKET) {
+		switch (ctx->optname) {
+		case PACKET_RX_RING:
+		case PACKET_VERSION:
+		case PACKET_RESERVE:
+		case PACKET_AUXDATA:
+		case PACKET_ORIGDEV:
+		case PACKET_TIMESTAMP:
+		case PACKET_IGNORE_OUTGOING:
+			return allow;
+		case PACKET_ADD_MEMBERSHIP:
+		case PACKET_DROP_MEMBERSHIP:
+			/* Programs insist that it succeeds, so it does, and does nothing. */
+			ctx->optlen = -1;
+			return allow;
+		}
+		return refuse;
+	}
+	if (ctx->level == SOL_SOCKET) {
+		switch (ctx->optname) {
+		case SO_RCVBUF:
+		case SO_RCVLOWAT:
+		case SO_RCVTIMEO_OLD:
+		case SO_RCVTIMEO_NEW:
+		case SO_TIMESTAMP_OLD:
+		case SO_TIMESTAMP_NEW:
+		case SO_TIMESTAMPNS_OLD:
+		case SO_TIMESTAMPNS_NEW:
+		case SO_RXQ_OVFL:
+			return allow;
+		case SO_ATTACH_FILTER: /* the lock on the filter answers */
+		case SO_DETACH_FILTER:
+		case SO_ATTACH_BPF:
+		case SO_LOCK_FILTER:
+			return allow;
+		}
+	}
+	return refuse;
+}
+
+/* Frames that a captive socket sends end here. */
+SEC("tcx/egress")
+int sending(struct __sk_buff *skb)
+{
+	__u64 cookie = bpf_get_socket_cookie(skb);
+
+	if (cookie && bpf_map_lookup_elem(&captives, &cookie))
+		return TCX_DROP;
+	return TCX_NEXT;
+}
+
+char _license[] SEC("license") = "Apache-2.0";

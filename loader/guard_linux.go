@@ -1,0 +1,175 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	cilium "github.com/cilium/ebpf"
+	bpflink "github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+// guards are the two programs of guard.bpf.c in their places, with pins that
+// keep them there.
+type guards struct {
+	guardObjects
+	pins    string
+	options bpflink.Link
+}
+
+// Names below the directory of pins. Those of the guards on sending are made
+// by pin.
+const (
+	pinCaptives = "captives"
+	pinOptions  = "options"
+)
+
+// openGuards takes up the guards that are pinned, with programs as they are
+// now, or makes new ones.
+func openGuards(pins string, cgroup *os.File) (_ *guards, err error) {
+	if err := makePins(pins); err != nil {
+		return nil, err
+	}
+	rlimit.RemoveMemlock() // only before Linux 5.11; if it fails, loading will tell
+	spec, err := loadGuard()
+	if err != nil {
+		return nil, err
+	}
+	spec.Maps[pinCaptives].Pinning = cilium.PinByName
+	g := &guards{pins: pins}
+	if err := spec.LoadAndAssign(&g.guardObjects, &cilium.CollectionOptions{Maps: cilium.MapOptions{PinPath: pins}}); err != nil {
+		return nil, fmt.Errorf("the guards of captive sockets: %w", explainBPF(err))
+	}
+	if g.options, err = g.guardOptions(cgroup); err != nil {
+		g.Close()
+		return nil, fmt.Errorf("the guard on options of captive sockets (Linux 5.7, cgroup v2): %w", err)
+	}
+	return g, nil
+}
+
+// makePins makes the directory, on a bpffs that it mounts if there is none.
+func makePins(pins string) error {
+	parent := filepath.Dir(pins)
+	var fs unix.Statfs_t
+	if err := unix.Statfs(parent, &fs); err != nil {
+		return fmt.Errorf("the place for pins, %s: %w", parent, err)
+	}
+	if fs.Type != unix.BPF_FS_MAGIC {
+		if err := unix.Mount("bpf", parent, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+			return fmt.Errorf("mount a bpffs on %s: %w", parent, err)
+		}
+	}
+	if err := os.Mkdir(pins, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// guardOptions is the link that holds the guard to the cgroup.
+func (g *guards) guardOptions(cgroup *os.File) (bpflink.Link, error) {
+	pin := filepath.Join(g.pins, pinOptions)
+	old, err := bpflink.LoadPinnedLink(pin, nil)
+	if err == nil {
+		if holdsCgroup(old, cgroup) {
+			return old, old.Update(g.Options)
+		}
+		old.Unpin() // of a cgroup that is no more
+		old.Close()
+	}
+	l, err := bpflink.AttachCgroup(bpflink.CgroupOptions{Path: cgroup.Name(), Attach: cilium.AttachCGroupSetsockopt, Program: g.Options})
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Pin(pin); err != nil { // also fails where links cannot outlive us
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func holdsCgroup(l bpflink.Link, cgroup *os.File) bool {
+	info, err := l.Info()
+	if err != nil || info.Cgroup() == nil {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Fstat(int(cgroup.Fd()), &st) == nil && info.Cgroup().CgroupId == st.Ino
+}
+
+// arrest takes from a socket the right to send.
+func (g *guards) arrest(socket int, namespace uint64) (cookie uint64, err error) {
+	if cookie, err = unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
+		return 0, fmt.Errorf("cookie of a socket (Linux 4.12): %w", err)
+	}
+	if err = g.Captives.Put(cookie, namespace); err != nil {
+		return 0, fmt.Errorf("arrest socket %d: %w", cookie, err)
+	}
+	return cookie, nil
+}
+
+// answers checks that the guard on options is there, by asking for one of the
+// worst: sending past the guard on sending.
+func (g *guards) answers(socket int) error {
+	err := unix.SetsockoptInt(socket, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
+	if errors.Is(err, unix.EPERM) {
+		return nil
+	}
+	return fmt.Errorf("the guard on options of captive sockets does not answer (PACKET_QDISC_BYPASS: %v): is this process still in its cgroup?", err)
+}
+
+// guardSending puts the guard on an interface of the calling thread's
+// namespace, unless it is there.
+func (g *guards) guardSending(namespace uint64, index int) error {
+	pin := g.pin(namespace, index)
+	old, err := bpflink.LoadPinnedLink(pin, nil)
+	if err == nil {
+		defer old.Close()
+		if g.holds(namespace, index) {
+			return old.Update(g.Sending)
+		}
+		old.Unpin() // of an interface that is no more
+	}
+	l, err := bpflink.AttachTCX(bpflink.TCXOptions{
+		Interface: index, Program: g.Sending, Attach: cilium.AttachTCXEgress,
+		Anchor: bpflink.Head(), // before programs that may let frames pass
+	})
+	if err != nil {
+		return fmt.Errorf("the guard on sending, on interface %d (tcx, Linux 6.6): %w", index, err)
+	}
+	defer l.Close()
+	return l.Pin(pin)
+}
+
+func (g *guards) pin(namespace uint64, index int) string {
+	return filepath.Join(g.pins, fmt.Sprintf("send-%d-%d", namespace, index))
+}
+
+// holds reports whether a pinned guard on sending is on its interface.
+func (g *guards) holds(namespace uint64, index int) bool {
+	l, err := bpflink.LoadPinnedLink(g.pin(namespace, index), nil)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	info, err := l.Info()
+	return err == nil && info.TCX() != nil && info.TCX().Ifindex == uint32(index)
+}
+
+// unguard removes pins, and so the guards, that match a pattern.
+func (g *guards) unguard(pattern string) error {
+	names, err := filepath.Glob(filepath.Join(g.pins, pattern))
+	for _, name := range names {
+		if err2 := os.Remove(name); err2 != nil && !errors.Is(err2, os.ErrNotExist) {
+			err = errors.Join(err, err2)
+		}
+	}
+	return err
+}
+
+func (g *guards) close() {
+	g.options.Close()
+	g.Close()
+}

@@ -1,0 +1,134 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// A sendGuard keeps the guard on sending on every interface of a namespace.
+type sendGuard struct {
+	guards *guards
+	ns     namespaceFile // its own, as the caller's may be closed
+	inode  uint64
+	events *nl.NetlinkSocket
+
+	mu  sync.Mutex
+	err error // some interface is not guarded
+}
+
+// guardNamespace guards all interfaces there are, and then those that come.
+func (g *guards) guardNamespace(ns Namespace, inode uint64) (*sendGuard, error) {
+	s := &sendGuard{guards: g, inode: inode}
+	// Subscribing comes before listing, or one that comes in between would be
+	// missed.
+	err := within(ns, func() (err error) {
+		if s.ns.File, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+			return err
+		}
+		s.events, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+		return err
+	})
+	if err != nil {
+		s.stop()
+		return nil, fmt.Errorf("watch for new interfaces: %w", err)
+	}
+	if err := s.guardAll(); err != nil {
+		s.stop()
+		return nil, err
+	}
+	go s.watch()
+	return s, nil
+}
+
+// watch looks at all interfaces at every event, whatever it says. An overflow,
+// which loses events, is one more.
+func (s *sendGuard) watch() {
+	for {
+		_, _, err := s.events.Receive()
+		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+			s.fail(fmt.Errorf("watch for new interfaces: %w", err))
+			return
+		}
+		if err := s.guardAll(); err != nil {
+			s.fail(err)
+		}
+	}
+}
+
+// guardAll guards the interfaces that are not, and unpins what held to those
+// that are no more.
+func (s *sendGuard) guardAll() error {
+	return s.ns.Do(func() error {
+		links, err := netlink.LinkList()
+		if err != nil {
+			return fmt.Errorf("list interfaces: %w", err)
+		}
+		gone, err := s.guards.pinnedIndexes(s.inode)
+		for _, l := range links {
+			index := l.Attrs().Index
+			err = errors.Join(err, s.guards.guardSending(s.inode, index))
+			delete(gone, index)
+		}
+		for index := range gone {
+			os.Remove(s.guards.pin(s.inode, index))
+		}
+		return err
+	})
+}
+
+// fail makes sure that there are no new captive sockets here.
+func (s *sendGuard) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+func (s *sendGuard) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// stop ends the watch. The guards stay where they are.
+func (s *sendGuard) stop() {
+	if s.events != nil {
+		s.events.Close()
+	}
+	s.ns.Close()
+}
+
+// pinnedIndexes are the interfaces of a namespace that pins are about.
+func (g *guards) pinnedIndexes(namespace uint64) (map[int]bool, error) {
+	indexes := map[int]bool{}
+	err := g.eachPin(func(inode uint64, index int) {
+		if inode == namespace {
+			indexes[index] = true
+		}
+	})
+	return indexes, err
+}
+
+// pinnedNamespaces are the namespaces that pins are about.
+func (g *guards) pinnedNamespaces() (map[uint64]bool, error) {
+	inodes := map[uint64]bool{}
+	err := g.eachPin(func(inode uint64, _ int) { inodes[inode] = true })
+	return inodes, err
+}
+
+func (g *guards) eachPin(f func(inode uint64, index int)) error {
+	entries, err := os.ReadDir(g.pins)
+	for _, e := range entries {
+		var inode uint64
+		var index int
+		if n, _ := fmt.Sscanf(e.Name(), "send-%d-%d", &inode, &index); n == 2 {
+			f(inode, index)
+		}
+	}
+	return err
+}

@@ -1,0 +1,234 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const defaultPins = "/sys/fs/bpf/jailtap"
+
+type warden struct {
+	mu         sync.Mutex
+	guards     *guards
+	cgroup     *os.File // the Warden's
+	home       string   // where the process was before
+	shared     *os.File // the pins, with a lock that says they are in use
+	namespaces map[uint64]*sendGuard
+}
+
+func openWarden(cfg WardenConfig) (_ *Warden, err error) {
+	w := &Warden{warden{namespaces: map[uint64]*sendGuard{}}}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	if cfg.Pins == "" {
+		cfg.Pins = defaultPins
+	}
+	if err = w.moveIn(cfg.Cgroup); err != nil {
+		return nil, err
+	}
+	err = w.exclusively(func() (err error) {
+		if w.guards, err = openGuards(cfg.Pins, w.cgroup); err != nil {
+			return err
+		}
+		if w.shared, err = os.Open(cfg.Pins); err != nil {
+			return err
+		}
+		return unix.Flock(int(w.shared.Fd()), unix.LOCK_SH)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// moveIn moves the process into the Warden's cgroup, before it makes a socket.
+func (w *warden) moveIn(path string) error {
+	mount, home, err := ownCgroup()
+	if err != nil {
+		return err
+	}
+	if path == "" {
+		path = filepath.Join(mount, "jailtap")
+	}
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make a cgroup for captive sockets: %w", err)
+	}
+	if w.cgroup, err = os.Open(path); err != nil {
+		return err
+	}
+	if home != path {
+		w.home = home
+	}
+	return enter(path)
+}
+
+func enter(cgroup string) error {
+	err := os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte("0"), 0) // 0: whoever writes
+	if err != nil {
+		return fmt.Errorf("move into the cgroup: %w", err)
+	}
+	return nil
+}
+
+// ownCgroup finds where cgroup v2 is mounted (cgroups(7)), and which directory
+// there is this process's.
+func ownCgroup() (mount, own string, err error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", "", err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		place, what, ok := strings.Cut(line, " - ") // proc_pid_mountinfo(5)
+		if fields := strings.Fields(place); ok && strings.HasPrefix(what, "cgroup2 ") && len(fields) > 4 {
+			mount = fields[4]
+			break
+		}
+	}
+	if mount == "" {
+		return "", "", errors.New("captive sockets need cgroup v2, which is not mounted (mount -t cgroup2 none /sys/fs/cgroup)")
+	}
+	groups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", "", err
+	}
+	for line := range strings.Lines(string(groups)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			own = filepath.Join(mount, strings.TrimSuffix(path, "\n"))
+		}
+	}
+	return mount, own, nil
+}
+
+// exclusively does what no two Wardens may do at once.
+func (w *warden) exclusively(do func() error) error {
+	fd := int(w.cgroup.Fd())
+	if err := unix.Flock(fd, unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", w.cgroup.Name(), err)
+	}
+	defer unix.Flock(fd, unix.LOCK_UN)
+	return do()
+}
+
+// guarded is the guard on sending in a namespace, which is there when it
+// returns, on all interfaces, and on those that come later.
+func (w *warden) guarded(ns Namespace) (*sendGuard, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.guards == nil {
+		return nil, errClosed
+	}
+	inode, err := namespaceInode(ns)
+	if err != nil {
+		return nil, err
+	}
+	if g := w.namespaces[inode]; g != nil {
+		return g, g.failed()
+	}
+	g, err := w.guards.guardNamespace(ns, inode)
+	if err != nil {
+		return nil, err
+	}
+	w.namespaces[inode] = g
+	return g, nil
+}
+
+// namespaceInode tells network namespaces apart (namespaces(7)).
+func namespaceInode(ns Namespace) (inode uint64, err error) {
+	err = within(ns, func() error {
+		var st unix.Stat_t
+		err := unix.Stat("/proc/thread-self/ns/net", &st)
+		inode = st.Ino
+		return err
+	})
+	return inode, err
+}
+
+func (w *warden) sweep() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.guards == nil {
+		return errClosed
+	}
+	return w.exclusively(w.sweepLocked)
+}
+
+// sweepLocked forgets sockets that are no more, and if no other Warden is there
+// removes the guards of namespaces without any.
+func (w *warden) sweepLocked() error {
+	left, err := w.forget()
+	if err != nil {
+		return err
+	}
+	fd := int(w.shared.Fd())
+	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return nil
+	}
+	defer unix.Flock(fd, unix.LOCK_SH)
+	for inode, g := range w.namespaces {
+		if left[inode] == 0 {
+			g.stop()
+			delete(w.namespaces, inode)
+		}
+	}
+	pinned, err := w.guards.pinnedNamespaces()
+	for inode := range pinned {
+		if left[inode] == 0 {
+			err = errors.Join(err, w.guards.unguard(fmt.Sprintf("send-%d-*", inode)))
+		}
+	}
+	return err
+}
+
+func (w *warden) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cgroup == nil {
+		return nil
+	}
+	var errs []error
+	if w.guards != nil {
+		errs = append(errs, w.exclusively(w.leave))
+		for _, g := range w.namespaces {
+			g.stop()
+		}
+		w.guards.close()
+		w.guards = nil
+	}
+	if w.home != "" {
+		errs = append(errs, enter(w.home))
+	}
+	w.cgroup.Close()
+	os.Remove(w.cgroup.Name()) // fails, and should, while somebody is in it
+	w.cgroup = nil
+	return errors.Join(errs...)
+}
+
+// leave sweeps, and if nothing is left that needs them removes the last pins.
+func (w *warden) leave() error {
+	if w.shared == nil {
+		return nil
+	}
+	defer w.shared.Close()
+	if err := w.sweepLocked(); err != nil {
+		return err
+	}
+	if unix.Flock(int(w.shared.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return nil // another Warden is there
+	}
+	var cookie, namespace uint64
+	if w.guards.Captives.Iterate().Next(&cookie, &namespace) {
+		return nil // a captive socket is
+	}
+	err := w.guards.unguard("*")
+	os.Remove(w.guards.pins)
+	return err
+}
