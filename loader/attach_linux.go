@@ -40,12 +40,6 @@ func failClosed(fd int, err error) error {
 	return err
 }
 
-// returns is the program that keeps k bytes of every frame.
-func returns(k uint32) bpf.Program {
-	const retK = 0x06 // BPF_RET | BPF_K of linux/bpf_common.h
-	return bpf.Program{{Op: retK, K: k}}
-}
-
 // attachClassic replaces the socket's filter. Each packet meets the old one or
 // the new one (sk_attach_prog in net/core/filter.c).
 func attachClassic(fd int, p bpf.Program) error {

@@ -102,21 +102,9 @@ func (t *Tap) plan(cfg Config) (plan, error) {
 		scope:    cfg.Scope,
 		unscoped: cfg.NoScope,
 	}
-	t.frames.linkType, t.frames.direction, t.frames.snaplen = t.link.typ, cfg.Direction, cfg.Snaplen
-	if t.frames.snaplen <= 0 {
-		t.frames.snaplen = defaultSnaplen
-	}
-	if cfg.Filter != nil {
-		var err error
-		if p.user, err = cfg.Filter(t.link.typ); err != nil {
-			return p, err
-		}
-	}
-	if len(p.user) == 0 {
-		p.user = returns(uint32(t.frames.snaplen)) // no more than that into the ring
-		return p, nil
-	}
-	if err := p.user.Validate(bpf.Linux); err != nil {
+	t.frames.linkType, t.frames.direction, t.frames.snaplen = t.link.typ, cfg.Direction, cfg.snaplen()
+	var err error
+	if p.user, err = cfg.userProgram(t.link.typ, bpf.Linux); err != nil {
 		return p, err
 	}
 	if _, err := bpf.Live(p.user, p.view, p.vlans()); errors.Is(err, bpf.ErrNotLive) {
@@ -124,6 +112,3 @@ func (t *Tap) plan(cfg Config) (plan, error) {
 	}
 	return p, nil
 }
-
-// defaultSnaplen is tcpdump's.
-const defaultSnaplen = 262144

@@ -2,7 +2,6 @@ package loader
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,8 +11,6 @@ import (
 // still fills. The kernel hands it over after two of the timeouts in
 // ring_linux.go at most.
 const patience = time.Second
-
-var errBroken = errors.New("the scope could not be narrowed: nothing more is shown")
 
 // An end says when a Read has come to its end, and why.
 type end struct {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 
@@ -131,7 +130,7 @@ func (t *Tap) setScope(s bpf.Scope) error {
 		return errClosed
 	}
 	if t.unscoped {
-		return errors.New("a capture without a scope cannot be given one")
+		return errUnscoped
 	}
 	err := t.filter.setScope(t.fd, s)
 	if errors.Is(err, errStillOpen) { // the old scope may be the wider one
@@ -183,8 +182,6 @@ func (t *Tap) arrived() uint64 {
 	total, _ := t.count() // if it fails, what is known must do
 	return total.received - total.dropped
 }
-
-var errClosed = fmt.Errorf("the capture is closed: %w", os.ErrClosed)
 
 func (t *Tap) close() error {
 	t.closing.Store(true)

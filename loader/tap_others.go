@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !(freebsd && (amd64 || arm64 || riscv64))
 
 package loader
 
@@ -11,7 +11,7 @@ import (
 	"jailtap/bpf"
 )
 
-var errNoCapture = fmt.Errorf("live capture on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+var errNoCapture = fmt.Errorf("live capture on %s/%s: %w", runtime.GOOS, runtime.GOARCH, errors.ErrUnsupported)
 
 type conn struct{}
 
