@@ -75,6 +75,9 @@ func arriving(t *testing.T, c *Captive) (frames [][]byte) {
 	buf := make([]byte, 4096)
 	for {
 		n, _, err := unix.Recvfrom(c.FD(), buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
 		if errors.Is(err, unix.EAGAIN) {
 			return frames
 		}

@@ -2,9 +2,9 @@ package loader
 
 import (
 	"context"
+	"errors"
+	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // patience is how long Read waits, at its end, for a block that the kernel
@@ -23,6 +23,7 @@ type end struct {
 func (t *Tap) read(ctx context.Context, handle func(*Packet) error) error {
 	t.reading.Lock()
 	defer t.reading.Unlock()
+	t.poll.SetReadDeadline(time.Time{})
 	defer context.AfterFunc(ctx, t.wakeUp)()
 
 	var e end
@@ -75,21 +76,22 @@ func (t *Tap) readBlock(handle func(*Packet) error) error {
 }
 
 // wait waits until a block is ready or, unless the end is near, until wakeUp.
-func (t *Tap) wait(near bool) error {
-	fds := []unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(t.wake), Events: unix.POLLIN}}
-	timeout := -1 // none
+// It waits in Go's poller: a thread that blocks in poll(2) for each block costs
+// more than the packets do.
+func (t *Tap) wait(near bool) (err error) {
 	if near {
-		fds, timeout = fds[:1], 10 // ms
+		t.poll.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	}
-	if _, err := unix.Poll(fds, timeout); err != nil && err != unix.EINTR {
-		return t.explain(err)
+	woken := t.pollable.Read(func(uintptr) bool {
+		if t.ring.ready() {
+			return true
+		}
+		err = t.waitingError()
+		return err != nil
+	})
+	switch {
+	case err != nil, woken == nil, errors.Is(woken, os.ErrDeadlineExceeded):
+		return err
 	}
-	if !near && fds[1].Revents != 0 {
-		var n [8]byte
-		unix.Read(t.wake, n[:]) // back to 0
-	}
-	if fds[0].Revents&unix.POLLERR != 0 {
-		return t.waitingError()
-	}
-	return nil
+	return t.waitingError() // all that the poller knows is that there is one
 }

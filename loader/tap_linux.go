@@ -4,8 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,18 +17,19 @@ import (
 
 // conn is a packet socket with its filter and its ring.
 type conn struct {
-	reading sync.Mutex // held while the ring is read
-	ring    ring
-	frames  frames
-	closing atomic.Bool
-	broken  atomic.Bool // what is in the ring may be out of scope: see setScope
+	reading  sync.Mutex // held while the ring is read
+	ring     ring
+	frames   frames
+	poll     *os.File // the socket, as Go's poller knows it
+	pollable syscall.RawConn
+	closing  atomic.Bool
+	broken   atomic.Bool // what is in the ring may be out of scope: see setScope
 
 	counting sync.Mutex // guards total
 	total    counts
 
 	mu       sync.Mutex // guards the rest
 	fd       int        // of the socket; -1: closed
-	wake     int        // of an eventfd(2) that ends a poll; -1: closed
 	filter   filter
 	unscoped bool
 	final    Stats // those at close
@@ -35,7 +39,7 @@ type conn struct {
 type counts struct{ received, dropped uint64 }
 
 func open(cfg Config) (*Tap, error) {
-	t := &Tap{conn: conn{fd: -1, wake: -1}}
+	t := &Tap{conn: conn{fd: -1}}
 	t.unscoped = cfg.NoScope
 	if err := t.setUp(cfg); err != nil {
 		t.close()
@@ -65,15 +69,26 @@ func (t *Tap) setUp(cfg Config) (err error) {
 	if t.ring, err = newRing(t.fd, cfg.RingBytes, cfg.Immediate); err != nil {
 		return err
 	}
-	if t.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return fmt.Errorf("make an eventfd: %w", err)
-	}
 	if err = t.ask(cfg); err != nil {
+		return err
+	}
+	if err = t.openPoll(); err != nil {
 		return err
 	}
 
 	// From here on packets come in.
 	return t.bind()
+}
+
+// openPoll lets the socket be waited for.
+func (t *Tap) openPoll() error {
+	if err := unix.SetNonblock(t.fd, true); err != nil {
+		return err
+	}
+	t.poll = os.NewFile(uintptr(t.fd), "packet socket") // closes it from now on
+	var err error
+	t.pollable, err = t.poll.SyscallConn()
+	return err
 }
 
 // ask says what else is wanted of the interface.
@@ -197,22 +212,20 @@ func (t *Tap) close() error {
 		t.final, _ = t.tally()
 		defer t.filter.close()
 	}
-	if t.wake >= 0 {
-		unix.Close(t.wake)
-	}
-	err := errors.Join(t.ring.close(), unix.Close(t.fd))
-	t.fd, t.wake = -1, -1
+	err := errors.Join(t.ring.close(), t.closeSocket())
+	t.fd = -1
 	return err
 }
 
-// wakeUp ends a poll.
-func (t *Tap) wakeUp() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.wake >= 0 {
-		unix.Write(t.wake, []byte{7: 1}) // any number but 0; eventfd(2)
+func (t *Tap) closeSocket() error {
+	if t.poll != nil {
+		return t.poll.Close()
 	}
+	return unix.Close(t.fd)
 }
+
+// wakeUp ends a wait.
+func (t *Tap) wakeUp() { t.poll.SetReadDeadline(time.Unix(1, 0)) }
 
 // networkOrder is v with its bytes in the order that htons(3) gives.
 func networkOrder(v uint16) uint16 {
