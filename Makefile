@@ -12,17 +12,24 @@ SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 # the caller has them.
 AS_ROOT = $(if $(SUDO),-exec "$(SUDO) env 'PATH=$$PATH' 'GOFLAGS=$$GOFLAGS' 'GOMODCACHE=$$(go env GOMODCACHE)' JAILTAP_MUST_RUN=1")
 
+BIN    ?= bin
 OTHERS := freebsd darwin windows
 FUZZTIME ?= 1m
 DEMO   ?= demo-captures
 
-.PHONY: help build test demo bench fuzz lint cross setup clean
+.PHONY: help build build-freebsd test demo bench fuzz lint cross setup clean
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '%-6s %s\n' $$name "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '%-13s %s\n' $$name "$$text"; done
 
 build: setup ## make bin/jailtap
 	go build -o bin/jailtap ./cmd/jailtap
+
+build-freebsd: ## make static FreeBSD binaries in BIN, bin/jailtap-freebsd-amd64 and -arm64
+	@set -e; for arch in amd64 arm64; do \
+		echo "$(BIN)/jailtap-freebsd-$$arch"; \
+		CGO_ENABLED=0 GOOS=freebsd GOARCH=$$arch go build -trimpath -o $(BIN)/jailtap-freebsd-$$arch ./cmd/jailtap; \
+	done
 
 test: build lint cross ## all checks and tests, as root; nothing is skipped
 	JAILTAP_MUST_RUN=1 go test -count 1 -p 2 -timeout 20m $(AS_ROOT) ./...

@@ -48,27 +48,30 @@ const (
 //   - what fits no buffer is cut, not dropped, if the buffer is empty;
 //   - an interface that is down is captured from once it is up.
 type bpfConn struct {
-	reading  sync.Mutex // held while the device is read
-	buf      []byte
-	records  bpfRecords
-	out      Packet
-	snaplen  int
-	closing  atomic.Bool
-	broken   atomic.Bool   // what is read may be out of scope: see setScope
-	taken    atomic.Uint64 // frames that were read
-	counting sync.Mutex    // guards the counters
-	last     counters      // as the device had them
-	total    struct{ received, dropped uint64 }
-
-	mu       sync.Mutex // guards the rest
+	// As set up.
 	dev      device
-	closed   bool
 	name     string // of the interface
 	view     bpf.View
 	user     bpf.Program
+	snaplen  int
 	unscoped bool
 	locked   bool
-	final    Stats // those at close
+
+	reading sync.Mutex // held while the device is read
+	buf     []byte
+	records bpfRecords
+	out     Packet
+	taken   atomic.Uint64 // frames that were read
+	closing atomic.Bool
+	broken  atomic.Bool // what is read may be out of scope: see setScope
+
+	counting sync.Mutex // guards last, total
+	last     counters   // as the device had them
+	total    struct{ received, dropped uint64 }
+
+	mu     sync.Mutex // guards closed, final, and programs being set
+	closed bool
+	final  Stats // those at close
 }
 
 // counters are struct bpf_stat.

@@ -18,6 +18,8 @@ type recordedRead struct {
 	offsets []int
 	headers [][]byte
 	frames  [][]byte
+	names   []string
+	passed  []string // of the names, those that a filter let through
 }
 
 // recorded reads the file; stamps are its other lines.
@@ -32,7 +34,9 @@ func recorded(t testing.TB) (reads []*recordedRead, stamps [][]string) {
 		case "read":
 			reads = append(reads, &recordedRead{ifname: f[1]})
 		case "record":
-			reads[len(reads)-1].add(number(t, f[1]), fromHex(t, f[2]), fromHex(t, f[3]))
+			reads[len(reads)-1].add(number(t, f[1]), fromHex(t, f[2]), fromHex(t, f[3]), f[4])
+		case "passed":
+			reads[0].passed = f[1:]
 		case "stamp":
 			stamps = append(stamps, f[1:])
 		}
@@ -43,12 +47,13 @@ func recorded(t testing.TB) (reads []*recordedRead, stamps [][]string) {
 	return reads, stamps
 }
 
-func (r *recordedRead) add(offset int, header, frame []byte) {
+func (r *recordedRead) add(offset int, header, frame []byte, name string) {
 	padding := make([]byte, offset-len(r.buf))
 	r.buf = bytes.Join([][]byte{r.buf, padding, header, frame}, nil)
 	r.offsets = append(r.offsets, offset)
 	r.headers = append(r.headers, header)
 	r.frames = append(r.frames, frame)
+	r.names = append(r.names, name)
 }
 
 func number(t testing.TB, text string) (n int) {

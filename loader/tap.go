@@ -48,7 +48,8 @@ type Config struct {
 	NoScope bool      // everything may be: Scope means nothing then
 
 	// ScopeChanges says that SetScope will be called. Auto then takes the
-	// engine that changes at the least cost.
+	// engine that changes at the least cost. On FreeBSD the filter is locked
+	// (BIOCLOCK) without it, and SetScope ends the capture.
 	ScopeChanges bool
 
 	// Filter makes the user's program, which is about frames as a capture file
@@ -86,7 +87,7 @@ type Packet struct {
 	Time     time.Time
 	Data     []byte // as in a capture file; the next packet overwrites it
 	Len      int    // bytes on the wire, and of the cooked header
-	Outgoing bool   // sent by this host, not received
+	Outgoing bool   // sent by this host, not received; FreeBSD tells only with Direction Out
 }
 
 // Stats are counts since the capture was opened.

@@ -100,8 +100,8 @@ func (d *devBPF) program(r request, p bpf.Program) error {
 
 // ifreq is struct ifreq of net/if.h.
 type ifreq struct {
-	name [unix.IFNAMSIZ]byte
-	_    [16]byte
+	name  [unix.IFNAMSIZ]byte
+	value [16]byte // a union
 }
 
 func (d *devBPF) attach(ifname string) (index int, err error) {
@@ -113,11 +113,10 @@ func (d *devBPF) attach(ifname string) (index int, err error) {
 	if err := d.ioctl(unix.BIOCSETIF, unsafe.Pointer(&arg)); err != nil {
 		return 0, err
 	}
-	i, err := net.InterfaceByName(ifname)
-	if err != nil {
-		return 0, err
+	if i, err := net.InterfaceByName(ifname); err == nil {
+		index = i.Index // else it is gone again, and reading will tell
 	}
-	return i.Index, nil
+	return index, nil
 }
 
 func (d *devBPF) counts() (received, dropped uint32, err error) {

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -39,18 +40,23 @@ func TestACaptureOnLoopbackSeesItsScopeOnly(t *testing.T) {
 	if tap.LinkType() != bpf.Null || tap.Ifindex() == 0 {
 		t.Errorf("link type %v, interface %d", tap.LinkType(), tap.Ifindex())
 	}
-	say(t, "not to be seen")
+	say(t, "foreign")
 	if err := tap.SetScope(local); err != nil {
 		t.Fatal(err)
 	}
-	say(t, "to be seen")
-	first := ""
-	tap.Read(t.Context(), func(p *Packet) error {
-		first = string(p.Data[min(len(p.Data), 32):]) // family, IPv4, UDP
-		return errClosed
+	say(t, "own")
+	found := errors.New("found")
+	err = tap.Read(t.Context(), func(p *Packet) error { // there may be others
+		switch {
+		case bytes.HasSuffix(p.Data, []byte("foreign")):
+			t.Error("a frame out of scope is seen")
+		case bytes.HasSuffix(p.Data, []byte("own")):
+			return found
+		}
+		return nil
 	})
-	if first != "to be seen" {
-		t.Errorf("got %q", first)
+	if err != found {
+		t.Error(err)
 	}
 	if s, err := tap.Stats(); err != nil || *s.Seen < 2 {
 		t.Errorf("%+v, %v", s, err)
@@ -71,5 +77,26 @@ func TestALockedDeviceRefusesAnotherProgram(t *testing.T) {
 	}
 	if _, err := unix.Write(tap.dev.(*devBPF).fd, bytes.Repeat([]byte{2}, 60)); err != unix.EBADF {
 		t.Errorf("write: %v", err)
+	}
+}
+
+func TestTheKernelRunsPrograms(t *testing.T) {
+	testutil.NeedRoot(t)
+	n, err := OpenNative()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	frame := bytes.Repeat([]byte{2}, 60)
+	for want, p := range map[int]bpf.Program{0: returns(0), 20: returns(20), 60: returns(bpf.KeepAll)} {
+		if got, err := n.Run(p, frame); got != want || err != nil {
+			t.Errorf("%d, %v; want %d", got, err, want)
+		}
+	}
+	if _, err := n.Run(make(bpf.Program, 513), frame); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("513 instructions: %v", err)
+	}
+	if _, err := n.Run(returns(1), frame[:13]); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("13 bytes: %v", err)
 	}
 }

@@ -10,6 +10,13 @@
 //
 // A Jail holds the namespace: while it is open the namespace and its
 // interfaces stay, also when its name and its last process are gone.
+//
+// # FreeBSD
+//
+// There a Jail is one of jail(8). It is known by its number and not held: when
+// it is removed its addresses are an error, also if there is another one of the
+// same name. Those of a jail with a network stack of its own (vnet), or with all
+// of the host's, are not known from outside.
 package nsjail
 
 import (
@@ -21,7 +28,7 @@ import (
 // A Jail is a network namespace, held open. Its methods may be called from
 // several goroutines at once.
 type Jail struct {
-	file *os.File // the namespace, for setns(2)
+	file *os.File // the namespace, for setns(2); nil on FreeBSD
 	name string   // for messages
 	id   ID
 }
@@ -34,7 +41,7 @@ type ID struct{ Dev, Ino uint64 }
 // OpenNamespace finds a jail by a name as ip-netns(8) gives them, which is a
 // file in /run/netns, or, if there is a slash in it, by the path of such a
 // file. If there is none, the error names those that exist and wraps
-// fs.ErrNotExist.
+// fs.ErrNotExist. On FreeBSD it is the name or the number of a jail.
 func OpenNamespace(nameOrPath string) (*Jail, error) { return openNamespace(nameOrPath) }
 
 // OpenPID finds the jail that a process is in. For processes of other users
@@ -49,7 +56,12 @@ func (j *Jail) String() string { return j.name }
 func (j *Jail) ID() ID { return j.id }
 
 // Close lets go of the namespace.
-func (j *Jail) Close() error { return j.file.Close() }
+func (j *Jail) Close() error {
+	if j.file == nil { // FreeBSD
+		return nil
+	}
+	return j.file.Close()
+}
 
 // Do runs f in the namespace, on a thread of its own, and returns f's error. It
 // needs CAP_SYS_ADMIN (setns(2)). Sockets that f makes stay in the namespace;
@@ -66,8 +78,8 @@ func (j *Jail) Addresses() ([]netip.Prefix, error) { return j.addresses() }
 
 // Watch calls report with the addresses as they are now, and then again
 // whenever they have changed, until ctx ends, when it returns nil. A change is
-// reported at once; further ones within 20 ms of it are put together. Calls of
-// report do not overlap.
+// reported at once; further ones within 20 ms of it are put together. On FreeBSD
+// changes are looked for every second. Calls of report do not overlap.
 func (j *Jail) Watch(ctx context.Context, report func([]netip.Prefix)) error {
 	return j.watch(ctx, report)
 }
