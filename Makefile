@@ -50,10 +50,11 @@ fuzz: setup ## run every fuzz test for FUZZTIME
 		done; \
 	done
 
-lint: setup ## gofmt, go vet, staticcheck
+lint: setup ## gofmt, go vet, staticcheck, actionlint
 	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt these: $$out" >&2; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
+	go tool actionlint .github/workflows/*.yml
 
 cross: ## vet for the other systems, and without cgo
 	CGO_ENABLED=0 go vet ./...

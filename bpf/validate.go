@@ -67,29 +67,40 @@ func (p Program) fault(i int, d Dialect) string {
 	return ""
 }
 
-// checkMemory finds reads of M[] that no write comes before on some path. It
-// knows as much of paths as the kernel: what follows a ret counts as reached
-// with the cells that were written before the ret.
+// checkMemory refuses reads of M[] that no write comes before on some path.
 func (p Program) checkMemory() error {
-	unwritten := make([]uint16, len(p)) // bit n: a jump to this instruction comes without a value in M[n]
-	var now uint16 = 0xffff             // the same here and now
+	if _, i := p.unwritten(); i >= 0 {
+		return &ProgramError{i, p[i], fmt.Sprintf("it may read M[%d] before it is written, which Linux refuses", p[i].K)}
+	}
+	return nil
+}
+
+// unwritten is the set of cells (bit n: M[n]) that may be read before they are
+// written, and the first instruction that may do so, or -1. It knows as much of
+// paths as the kernel (check_load_and_stores): what follows a ret counts as
+// reached with the cells that were written before the ret.
+func (p Program) unwritten() (cells uint16, first int) {
+	first = -1
+	missing := make([]uint16, len(p)) // bit n: a jump to this instruction comes without a value in M[n]
+	var now uint16 = 0xffff           // the same here and now
 	for i, ins := range p {
-		now |= unwritten[i]
+		now |= missing[i]
 		switch {
 		case ins.Op == opSt || ins.Op == opStx:
 			now &^= 1 << ins.K
 		case ins.Op == opLdMem || ins.Op == opLdxMem:
-			if now&(1<<ins.K) != 0 {
-				return &ProgramError{i, ins, fmt.Sprintf("it may read M[%d] before it is written, which Linux refuses", ins.K)}
+			cells |= now & (1 << ins.K)
+			if first < 0 && cells != 0 {
+				first = i
 			}
 		case ins.Op == opJa:
-			unwritten[i+1+int(ins.K)] |= now
+			missing[i+1+int(ins.K)] |= now
 			now = 0
 		case isBranch(ins.Op):
-			unwritten[i+1+int(ins.Jt)] |= now
-			unwritten[i+1+int(ins.Jf)] |= now
+			missing[i+1+int(ins.Jt)] |= now
+			missing[i+1+int(ins.Jf)] |= now
 			now = 0
 		}
 	}
-	return nil
+	return cells, first
 }

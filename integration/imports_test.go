@@ -35,6 +35,8 @@ var rules = []rule{
 		"it reports addresses and namespaces and does not know what they are used for"},
 	{"loader", []string{"bpf", "github.com/cilium/ebpf", "github.com/vishvananda/netlink", "golang.org/x/net/bpf", "golang.org/x/sys/unix"},
 		"it attaches what bpf has decided and proved; whose namespace it is in comes as an interface"},
+	{"compat/conform/kernel", []string{"bpf", "compat/conform", "loader", "internal/netlab", "github.com/cilium/ebpf", "golang.org/x/sys/unix"},
+		"it asks the operating system what compat/conform asks the reference: by sockets, test runs, and a capture on a wire of its own"},
 	{"compat", []string{"bpf", "golang.org/x/net/bpf"},
 		"jail configurations and vectors are data, to be read on any system"},
 	{"internal/capfile", []string{"bpf"},

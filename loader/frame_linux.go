@@ -33,6 +33,9 @@ func (f *frames) packet(r record) *Packet {
 		return nil
 	}
 	data, added := f.complete(r, h, from)
+	if h.Snaplen < h.Len { // the filter's verdict, which counts what has been put back
+		data = data[:h.Snaplen]
+	}
 	p := &f.out
 	p.Time = time.Unix(int64(h.Sec), int64(h.Nsec))
 	p.Data = data[:min(len(data), f.snaplen)]

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"jailtap/bpf"
 	"jailtap/internal/capfile"
 	"jailtap/loader"
 )
@@ -129,7 +128,7 @@ func (f *captureFlags) session(a *app, fs *pflag.FlagSet, args []string) (*sessi
 	if s.format, err = f.fileFormat(); err != nil {
 		return nil, err
 	}
-	if s.user, err = f.filter.read(a, args, bpf.Linux); err != nil {
+	if s.user, err = f.filter.read(a, args, ownDialect()); err != nil {
 		return nil, err
 	}
 	if !f.noScope {

@@ -39,7 +39,7 @@ func (s *session) fromFile(ctx context.Context, name string) error {
 		}
 		scope, words = &now, "scope: "+s.source.describe(now)
 	}
-	f := &fileCapture{session: s, r: r, judge: newJudge(scope, s.user, bpf.Linux), label: label}
+	f := &fileCapture{session: s, r: r, judge: newJudge(scope, s.user, ownDialect()), label: label}
 	return f.run(ctx, words)
 }
 

@@ -75,7 +75,7 @@ func (l *liveCapture) config() (loader.Config, error) {
 // adviceOn says what else can be done about an error.
 func adviceOn(err error) error {
 	var many *bpf.TooManyAddressesError
-	if errors.As(err, &many) {
+	if errors.As(err, &many) && many.Dialect == bpf.Linux {
 		return fmt.Errorf("%w: use --engine ebpf", err)
 	}
 	return err

@@ -58,7 +58,7 @@ func (f *filterCommandFlags) register(cmd *cobra.Command) {
 	f.filter.register(cmd)
 	fs := cmd.Flags()
 	fs.StringVarP(&f.linkType, "linktype", "y", bpf.Ethernet.String(), "frames start as of link type `NAME`: EN10MB, NULL, LOOP, RAW, LINUX_SLL, LINUX_SLL2")
-	fs.StringVar(&f.dialect, "dialect", bpf.Linux.String(), "the rules of `linux|freebsd`")
+	fs.StringVar(&f.dialect, "dialect", ownDialect().String(), "the rules of `linux|freebsd`")
 	fs.BoolVar(&f.live, "live", false, "for a Linux packet socket, not for frames of files")
 	fs.CountVarP(&f.form, "dump", "d", "print as tcpdump -d does (the default); -dd: as C; -ddd: as numbers``")
 	fs.BoolVar(&f.ebpf, "ebpf", false, "print the program as eBPF assembly")
@@ -112,7 +112,7 @@ func (f *filterCommandFlags) run(a *app, fs *pflag.FlagSet, args []string) error
 	}
 	if program, err = bpf.Compile(scope, view, dialect, program); err != nil {
 		var many *bpf.TooManyAddressesError
-		if errors.As(err, &many) {
+		if errors.As(err, &many) && dialect == bpf.Linux {
 			err = fmt.Errorf("%w: capture --engine ebpf has room for any number", err)
 		}
 		return err

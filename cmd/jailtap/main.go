@@ -13,9 +13,12 @@ package main
 import (
 	"context"
 	"os"
+
+	"jailtap/loader/agent"
 )
 
 func main() {
+	agent.Child()
 	ctx, stop := untilInterrupted(context.Background())
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))

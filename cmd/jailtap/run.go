@@ -36,6 +36,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return 0
 	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		if exit.err != nil {
+			a.say("%v", err)
+		}
+		return exit.exitStatus()
+	}
 	var usage usageError
 	if errors.As(err, &usage) || !a.began {
 		a.say("%v; see %s --help", err, cmd.CommandPath())
@@ -62,7 +69,7 @@ that you give.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.captureCommand(), a.filterCommand(), a.versionCommand())
+	root.AddCommand(a.captureCommand(), a.conformCommand(), a.filterCommand(), a.runCommand(), a.versionCommand())
 	return root
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -108,6 +109,14 @@ func (a *app) readFilterFile(name string) (string, error) {
 		return "", fmt.Errorf("%s is empty", name)
 	}
 	return string(text), nil
+}
+
+// ownDialect is that of the system that this runs on, or Linux's.
+func ownDialect() bpf.Dialect {
+	if runtime.GOOS == "freebsd" {
+		return bpf.FreeBSD
+	}
+	return bpf.Linux
 }
 
 // compile makes the user's program for a link type.

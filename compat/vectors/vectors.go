@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"embed"
 	"encoding/hex"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 	"io/fs"
 	"math"
 	"net/netip"
+	"slices"
 
 	"jailtap/bpf"
 
@@ -27,7 +29,10 @@ type Set struct {
 	Interp []Interp
 	Scope  []Scope
 	Limit  []Limit
+	Accept []Accept
 	Kernel []Kernel
+
+	sums [][sha256.Size]byte // of each vector's line; see Hash
 }
 
 // An Interp is kind `interp`: a program, a packet, and what FreeBSD's
@@ -93,6 +98,44 @@ type Limit struct {
 	Ret           uint32
 }
 
+// An Accept is kind `accept`: a user program and some packets, with the verdict
+// on each in a flat buffer.
+type Accept struct {
+	ID       string
+	LinkType LinkType
+	Filter   string // an expression that User was compiled from
+	User     Program
+	Pkts     []Bytes
+	WireLens []uint32
+	Results  Results
+	Tag      string
+}
+
+// Results are verdicts. Where all of them are 0, 1, false or true they say only
+// whether a packet is accepted.
+type Results []uint32
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (r *Results) UnmarshalJSON(text []byte) error {
+	var rows []json.RawMessage
+	if err := json.Unmarshal(text, &rows); err != nil {
+		return err
+	}
+	*r = make(Results, len(rows))
+	for i, row := range rows {
+		switch string(row) {
+		case "false":
+		case "true":
+			(*r)[i] = 1
+		default:
+			if err := json.Unmarshal(row, &(*r)[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // A Kernel is a line without a kind: what a FreeBSD kernel did with the vector
 // of that file and name (for `scope`, with its user program), on frames that
 // went through a tap interface with no more length on the wire than they have.
@@ -115,6 +158,15 @@ func (v Scope) Packet() bpf.Packet { return bpf.Packet{Data: v.Pkt, WireLen: v.W
 
 // Packet is the packet as the VM takes it.
 func (v Limit) Packet() bpf.Packet { return bpf.Packet{Data: v.Pkt, WireLen: v.WireLen} }
+
+// Packet is packet i as the VM takes it.
+func (v Accept) Packet(i int) bpf.Packet {
+	return bpf.Packet{Data: v.Pkts[i], WireLen: v.WireLens[i]}
+}
+
+// Whether reports whether the results say only that packets are accepted, and
+// not how much of them is kept.
+func (v Accept) Whether() bool { return slices.Max(v.Results) <= 1 }
 
 // Scope is the vector's scope.
 func (v Scope) Scope() bpf.Scope {
@@ -179,33 +231,75 @@ func (s *Set) add(line []byte) error {
 	var head struct {
 		Kind, ID, File string
 		Prog, User     json.RawMessage
-		Pkt            json.RawMessage
+		Pkt, Pkts      json.RawMessage
 	}
 	if err := json.Unmarshal(line, &head); err != nil {
 		return err
 	}
-	program := head.Prog
+	program, packet := head.Prog, head.Pkt
 	switch head.Kind {
 	case "scope", "scope-limit":
 		program = head.User
+	case "accept":
+		program, packet = head.User, head.Pkts
 	case "":
 		if head.File == "" || head.ID == "" {
 			return errors.New("neither a kind, nor the file and id of a vector that a kernel answers")
 		}
 		return read(line, &s.Kernel)
 	}
-	if head.ID == "" || program == nil || head.Pkt == nil {
-		return fmt.Errorf("kind %q needs id, program and pkt", head.Kind)
+	if head.ID == "" || program == nil || packet == nil {
+		return fmt.Errorf("kind %q needs id, program and packet", head.Kind)
 	}
+	s.sums = append(s.sums, sha256.Sum256(bytes.TrimSpace(line)))
 	switch head.Kind {
 	case "interp":
 		return read(line, &s.Interp)
 	case "scope", "scope-limit":
-		return read(line, &s.Scope)
+		if err := read(line, &s.Scope); err != nil {
+			return err
+		}
+		return s.Scope[len(s.Scope)-1].check()
 	case "limit":
 		return read(line, &s.Limit)
+	case "accept":
+		if err := read(line, &s.Accept); err != nil {
+			return err
+		}
+		return s.Accept[len(s.Accept)-1].check()
 	}
-	return fmt.Errorf("unknown kind %q: known are interp, scope, scope-limit and limit", head.Kind)
+	return fmt.Errorf("unknown kind %q: known are interp, scope, scope-limit, limit and accept", head.Kind)
+}
+
+func (v Scope) check() error {
+	if lt := bpf.LinkType(v.LinkType); !slices.Contains(bpf.LinkTypes(), lt) {
+		return fmt.Errorf("unknown link type %d: scopes are known for %v", uint32(lt), bpf.LinkTypes())
+	}
+	return nil
+}
+
+func (v Accept) check() error {
+	if n := len(v.Pkts); n == 0 || n != len(v.WireLens) || n != len(v.Results) {
+		return fmt.Errorf("%d pkts, %d wirelens, %d results: want one of each a packet", n, len(v.WireLens), len(v.Results))
+	}
+	return nil
+}
+
+// Hash names the vectors of the set, in whatever order: two sets with the same
+// hash ask the same. What a kernel answered is not part of it.
+func (s *Set) Hash() string {
+	sums := slices.Clone(s.sums)
+	slices.SortFunc(sums, func(a, b [sha256.Size]byte) int { return bytes.Compare(a[:], b[:]) })
+	h := sha256.New()
+	for _, sum := range sums {
+		h.Write(sum[:])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Len is the number of vectors, with the answers of a kernel.
+func (s *Set) Len() int {
+	return len(s.Interp) + len(s.Scope) + len(s.Limit) + len(s.Accept) + len(s.Kernel)
 }
 
 func read[V any](line []byte, list *[]V) error {

@@ -50,6 +50,8 @@ func TestAVectorThatIsNotUnderstoodIsAnError(t *testing.T) {
 		{`{"id":"a","kind":"interp","prog":[],"pkt":"","linux":"same"}`, `unknown answer of Linux "same"`},
 		{`{"id":"a","kind":"scope","user":[],"pkt":"","policy":"none"}`, `unknown policy "none"`},
 		{`{"id":"a","kind":"scope","user":[],"pkt":"","addrs":["10.0.0"]}`, "10.0.0"},
+		{`{"id":"a","kind":"scope","user":[],"pkt":"","linktype":117}`, "unknown link type 117"},
+		{`{"id":"a","kind":"accept","user":[]}`, "needs id"},
 		{`{"id":`, "unexpected end"},
 	} {
 		var set vectors.Set

@@ -1,0 +1,62 @@
+//go:build amd64 || arm64
+
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+
+	"jailtap/loader"
+	"jailtap/loader/agent"
+)
+
+func runAgent(ctx context.Context, a *app, cfg agent.Config, source *scopeSource, argv []string) (int, error) {
+	scope, err := source.now()
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cfg.Options.Log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	cfg.Open = func() (agent.Captives, func(), error) {
+		warden, err := loader.OpenWarden(loader.WardenConfig{})
+		if err != nil {
+			return nil, nil, err
+		}
+		fleet := agent.NewFleet(warden, cfg.Namespace, scope)
+		followed := a.followFleet(ctx, source, fleet)
+		return fleet, func() {
+			cancel()
+			<-followed
+			a.sayError(fleet.Close())
+			a.sayError(warden.Close())
+		}, nil
+	}
+	return agent.Run(ctx, cfg, argv)
+}
+
+// followFleet keeps the scope at the addresses that the jail has. If that fails
+// nothing is shown any more: it might not be the jail's.
+func (a *app) followFleet(ctx context.Context, source *scopeSource, fleet *agent.Fleet) (done <-chan struct{}) {
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		if source.jail == nil {
+			return
+		}
+		err := source.jail.Watch(ctx, func(addrs []netip.Prefix) { a.sayError(fleet.SetScope(source.with(addrs))) })
+		if err != nil {
+			a.say("%v of %v: %v; the command sees no packets any more", errFollow, source, err)
+			a.sayError(fleet.Revoke())
+		}
+	}()
+	return finished
+}
+
+// sayError prints an error that does not end the command.
+func (a *app) sayError(err error) {
+	if err != nil {
+		a.say("%v", err)
+	}
+}
