@@ -39,7 +39,8 @@ func OpenWarden(cfg WardenConfig) (*Warden, error) { return openWarden(cfg) }
 func (w *Warden) Captive(cfg CaptiveConfig) (*Captive, error) { return w.captive(cfg) }
 
 // Sweep removes what is kept for captive sockets that are no more, and the
-// guards with the last of them.
+// guards with the last of them. A socket may be found only some 100 ms after it
+// was closed.
 func (w *Warden) Sweep() error { return w.sweep() }
 
 // Close moves the process back to where it was, and sweeps. Captive sockets

@@ -38,6 +38,16 @@ func (w *warden) captive(cfg CaptiveConfig) (_ *Captive, err error) {
 	if err != nil {
 		return nil, err
 	}
+	scope, err := c.program()
+	if err != nil {
+		return nil, err
+	}
+	defer scope.Close() // the socket keeps it
+	info, err := scope.Info()
+	if err != nil {
+		return nil, err
+	}
+	number, _ := info.ID()
 	// Protocol 0: nothing comes in until it is bound, which is the holder's
 	// business.
 	lt := bpf.Ethernet
@@ -52,36 +62,41 @@ func (w *warden) captive(cfg CaptiveConfig) (_ *Captive, err error) {
 		return nil, err
 	}
 	// From here on it cannot send.
-	if c.cookie, err = w.guards.arrest(c.socket, g.inode); err != nil {
+	if c.cookie, err = w.guards.arrest(c.socket, g.inode, number); err != nil {
 		return nil, err
 	}
-	if err = c.confine(); err != nil {
+	if err = c.confine(scope); err != nil {
 		return nil, err
 	}
 	return c, w.guards.answers(c.socket)
 }
 
-// confine puts the scope on the socket, for good.
-func (c *captive) confine() (err error) {
+// program loads the scope.
+func (c *captive) program() (_ *cilium.Program, err error) {
 	if c.addrs, err = filled(c.scope); err != nil {
-		return err
+		return nil, err
 	}
 	spec, err := ebpf.Captive(c.scope, c.addrs.capacity)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	program, err := cilium.NewCollectionWithOptions(spec, cilium.CollectionOptions{MapReplacements: c.addrs.Maps()})
+	all, err := cilium.NewCollectionWithOptions(spec, cilium.CollectionOptions{MapReplacements: c.addrs.Maps()})
 	if err != nil {
-		return explainBPF(err)
+		return nil, explainBPF(err)
 	}
-	defer program.Close()
-	if err := unix.SetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, program.Programs[ebpf.Program].FD()); err != nil {
+	defer all.Close()
+	c.counters, c.slot = all.DetachMap(ebpf.Counts), all.DetachMap(ebpf.Slot)
+	return all.DetachProgram(ebpf.Program), nil
+}
+
+// confine puts the scope on the socket, for good.
+func (c *captive) confine(scope *cilium.Program) error {
+	if err := unix.SetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, scope.FD()); err != nil {
 		return fmt.Errorf("attach the scope: %w", err)
 	}
 	if err := unix.SetsockoptInt(c.socket, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); err != nil {
 		return fmt.Errorf("lock the scope: %w", err)
 	}
-	c.counters, c.slot = program.DetachMap(ebpf.Counts), program.DetachMap(ebpf.Slot)
 	return nil
 }
 
@@ -163,15 +178,15 @@ func (c *captive) stats() (s CaptiveStats, err error) {
 func (c *captive) close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.socket < 0 {
-		return nil
+	var err error
+	if c.socket >= 0 {
+		err = unix.Close(c.socket)
+		c.socket = -1
 	}
-	err := unix.Close(c.socket)
-	c.socket = -1
 	if c.addrs != nil {
 		c.addrs.Close()
 	}
-	c.counters.Close()
+	c.counters.Close() // also if there are none
 	c.slot.Close()
 	return err
 }

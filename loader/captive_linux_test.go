@@ -390,6 +390,9 @@ func TestSweepRemovesTheGuardsWithTheLastCaptive(t *testing.T) {
 		t.Errorf("while the socket is held: %d pins, %v", pins(), err)
 	}
 	unix.Close(held)
+	if err := w.guards.settle(); err != nil {
+		t.Fatal(err)
+	}
 	if err := w.Sweep(); err != nil || pins() != 0 {
 		t.Errorf("after its end: %d pins in %s, %v", pins(), cfg.Pins, err)
 	}
@@ -537,11 +540,12 @@ func TestManyCaptivesLeaveNothing(t *testing.T) {
 			time.Sleep(30 * time.Millisecond) // not too many programs to be freed at once
 		}
 	}
-	if err := w.Sweep(); err != nil {
+	if err := w.guards.settle(); err != nil {
 		t.Error(err)
 	}
-	var cookie, namespace uint64
-	if w.guards.Captives.Iterate().Next(&cookie, &namespace) {
+	var cookie uint64
+	var socket guardCaptive
+	if w.guards.Captives.Iterate().Next(&cookie, &socket) {
 		t.Errorf("socket %d is still listed", cookie)
 	}
 }

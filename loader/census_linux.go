@@ -2,74 +2,57 @@ package loader
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
+	"time"
 
+	cilium "github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// forget takes sockets that are no more out of the list of captives. left is
-// how many there are in each namespace.
-func (w *warden) forget() (left map[uint64]int, err error) {
-	listed := map[uint64][]uint64{}
-	var cookie, namespace uint64
-	entries := w.guards.Captives.Iterate()
-	for entries.Next(&cookie, &namespace) {
-		listed[namespace] = append(listed[namespace], cookie)
+// forget takes sockets that are no more out of the list of captives: those
+// whose program is no more, which nothing but the socket keeps. left is how many
+// there are in each namespace.
+func (g *guards) forget() (left map[uint64]int, err error) {
+	left = map[uint64]int{}
+	var gone []uint64
+	var cookie uint64
+	var socket guardCaptive
+	entries := g.Captives.Iterate()
+	for entries.Next(&cookie, &socket) {
+		program, err := cilium.NewProgramFromID(cilium.ProgramID(socket.Program))
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			gone = append(gone, cookie)
+			continue
+		case err == nil:
+			program.Close()
+		}
+		left[socket.Netns]++
 	}
 	if err := entries.Err(); err != nil {
 		return nil, fmt.Errorf("list captive sockets: %w", err)
 	}
-	left = map[uint64]int{}
-	for namespace, cookies := range listed {
-		alive, err := w.packetSockets(namespace)
-		for _, cookie := range cookies {
-			if err == nil && !alive[cookie] {
-				w.guards.Captives.Delete(cookie) // if it fails it is tried again
-				continue
-			}
-			left[namespace]++
-		}
+	for _, cookie := range gone {
+		g.Captives.Delete(cookie) // if it fails it is tried again
 	}
 	return left, nil
 }
 
-// packetSockets are the cookies of all packet sockets of a namespace. It is an
-// error if that cannot be known.
-func (w *warden) packetSockets(namespace uint64) (map[uint64]bool, error) {
-	ns, err := w.openNamespace(namespace)
-	switch {
-	case err == nil:
-		defer ns.Close()
-		return packetSockets(ns)
-	case w.guards.exists(namespace):
-		return nil, err // a socket may be all that keeps it
+// settle waits for sockets that were closed just now to be no more, as far as
+// there are any: the kernel takes a grace period or two.
+func (g *guards) settle() error {
+	for range 20 {
+		left, err := g.forget()
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return nil, nil
-}
-
-func (w *warden) openNamespace(inode uint64) (namespaceFile, error) {
-	path := ""
-	if g := w.namespaces[inode]; g != nil {
-		path = fmt.Sprintf("/proc/self/fd/%d", g.ns.Fd())
-	} else {
-		path = namespacePath(inode)
-	}
-	file, err := os.Open(path)
-	return namespaceFile{file}, err
-}
-
-// exists reports whether a namespace has interfaces, as every one does. The
-// guards on those of one that is no more hold to nothing.
-func (g *guards) exists(namespace uint64) bool {
-	exists := false
-	g.eachPin(func(inode uint64, index int) {
-		exists = exists || inode == namespace && g.holds(inode, index)
-	})
-	return exists
+	return nil
 }
 
 // packetSockets asks sock_diag(7): struct packet_diag_req and packet_diag_msg
@@ -93,21 +76,6 @@ func packetSockets(ns Namespace) (map[uint64]bool, error) {
 		return nil, fmt.Errorf("list packet sockets (CONFIG_PACKET_DIAG): %w", err)
 	}
 	return alive, nil
-}
-
-// namespacePath finds a way into a namespace: a name, or a process in it; "" if
-// there is none.
-func namespacePath(inode uint64) string {
-	for _, pattern := range []string{"/proc/thread-self/ns/net", "/run/netns/*", "/proc/[0-9]*/ns/net"} {
-		paths, _ := filepath.Glob(pattern)
-		for _, path := range paths {
-			var st unix.Stat_t
-			if unix.Stat(path, &st) == nil && st.Ino == inode {
-				return path
-			}
-		}
-	}
-	return ""
 }
 
 // A namespaceFile is a namespace that is kept open.

@@ -30,13 +30,20 @@
 #define SO_TIMESTAMPNS_NEW 64
 #define SO_RCVTIMEO_NEW 66
 
-/* The sockets that may not send: cookie → inode of their network namespace. */
+/* A socket that may not send. */
+struct captive {
+	__u64 netns;   /* inode of its network namespace */
+	__u32 program; /* number of its scope's program, which ends with the socket */
+	__u32 unused;
+};
+
+/* Sockets by their cookies. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64);
-	__type(value, __u64);
+	__type(value, struct captive);
 } captives SEC(".maps");
 
 enum { refuse, allow };

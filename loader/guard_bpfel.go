@@ -8,9 +8,17 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"structs"
 
 	"github.com/cilium/ebpf"
 )
+
+type guardCaptive struct {
+	_       structs.HostLayout
+	Netns   uint64
+	Program uint32
+	Unused  uint32
+}
 
 // Names of all BPF objects in the ELF.
 //

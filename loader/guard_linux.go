@@ -99,12 +99,13 @@ func holdsCgroup(l bpflink.Link, cgroup *os.File) bool {
 	return unix.Fstat(int(cgroup.Fd()), &st) == nil && info.Cgroup().CgroupId == st.Ino
 }
 
-// arrest takes from a socket the right to send.
-func (g *guards) arrest(socket int, namespace uint64) (cookie uint64, err error) {
+// arrest takes from a socket the right to send. program is the number of the
+// program that will be its scope.
+func (g *guards) arrest(socket int, namespace uint64, program cilium.ProgramID) (cookie uint64, err error) {
 	if cookie, err = unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
 		return 0, fmt.Errorf("cookie of a socket (Linux 4.12): %w", err)
 	}
-	if err = g.Captives.Put(cookie, namespace); err != nil {
+	if err = g.Captives.Put(cookie, guardCaptive{Netns: namespace, Program: uint32(program)}); err != nil {
 		return 0, fmt.Errorf("arrest socket %d: %w", cookie, err)
 	}
 	return cookie, nil

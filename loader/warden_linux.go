@@ -164,7 +164,7 @@ func (w *warden) sweep() error {
 // sweepLocked forgets sockets that are no more, and if no other Warden is there
 // removes the guards of namespaces without any.
 func (w *warden) sweepLocked() error {
-	left, err := w.forget()
+	left, err := w.guards.forget()
 	if err != nil {
 		return err
 	}
@@ -218,14 +218,18 @@ func (w *warden) leave() error {
 		return nil
 	}
 	defer w.shared.Close()
+	if err := w.guards.settle(); err != nil {
+		return err
+	}
 	if err := w.sweepLocked(); err != nil {
 		return err
 	}
 	if unix.Flock(int(w.shared.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return nil // another Warden is there
 	}
-	var cookie, namespace uint64
-	if w.guards.Captives.Iterate().Next(&cookie, &namespace) {
+	var cookie uint64
+	var socket guardCaptive
+	if w.guards.Captives.Iterate().Next(&cookie, &socket) {
 		return nil // a captive socket is
 	}
 	err := w.guards.unguard("*")
