@@ -61,11 +61,14 @@ and nothing else: the kernel holds the capture to them, in front of the filter
 that you give.`,
 		Example: `  jailtap capture -i br0 --netns web tcp port 80
   jailtap capture -i any -a 10.0.0.5,fd00::5 -w five.pcapng
+  jailtap run -a 10.0.0.5 -- tcpdump -ni eth0
   jailtap filter -a 10.0.0.5 --explain udp port 53`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRun:  func(*cobra.Command, []string) { a.began = true },
-		RunE:              func(*cobra.Command, []string) error { return usagef("name a command: capture, filter, version") },
+		SilenceErrors:    true,
+		SilenceUsage:     true,
+		PersistentPreRun: func(*cobra.Command, []string) { a.began = true },
+		RunE: func(*cobra.Command, []string) error {
+			return usagef("name a command: capture, run, filter, conform, version")
+		},
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
