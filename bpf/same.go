@@ -17,28 +17,45 @@ func SameVerdicts(a, b Program) bool {
 	return ok && same.rejects()
 }
 
-// thenCompare runs b where the graph returns, and then keeps the frames for
+// thenCompare runs p where the graph returns, and then keeps the frames for
 // which the verdicts are not the same. ok is false if a verdict is computed.
 func (b *block) thenCompare(p Program) (_ *block, ok bool) {
-	done := make(map[*block]*block)
 	ok = true
+	comparison := b.mapReturns(func(end *block) *block {
+		ok = ok && end.last.Op != opRetA
+		return p.restart().mapReturns(func(other *block) *block {
+			ok = ok && other.last.Op != opRetA
+			differ := *other
+			differ.last = ins(opRetK, 0)
+			if other.last.K != end.last.K {
+				differ.last.K = 1
+			}
+			return &differ
+		}).behind(end.body...)
+	})
+	return comparison, ok
+}
+
+// mapReturns is the graph with what f makes of its blocks that return.
+func (b *block) mapReturns(f func(*block) *block) *block {
+	done := make(map[*block]*block)
 	var visit func(b *block) *block
 	visit = func(b *block) *block {
-		if c := done[b]; c != nil {
+		c, ok := done[b]
+		switch {
+		case ok:
 			return c
+		case b.returns():
+			c = f(b)
+		default:
+			d := *b
+			d.yes, d.no = visit(b.yes), visit(b.no)
+			c = &d
 		}
-		c := *b
-		if b.returns() {
-			behind, plain := p.restart().differsFrom(b.last.K)
-			ok = ok && plain && b.last.Op != opRetA
-			c = *behind.behind(b.body...)
-		} else {
-			c.yes, c.no = visit(b.yes), visit(b.no)
-		}
-		done[b] = &c
-		return &c
+		done[b] = c
+		return c
 	}
-	return visit(b), ok
+	return visit(b)
 }
 
 // restart is the program's graph with all registers as at the start.
@@ -52,30 +69,4 @@ func (p Program) restart() *block {
 		}
 	}
 	return entry.behind(append(before, ins(opLdImm, 0), ins(opLdxImm, 0))...)
-}
-
-// differsFrom is the graph with its verdict k turned into 0, all others into 1.
-func (b *block) differsFrom(k uint32) (_ *block, ok bool) {
-	done := make(map[*block]*block)
-	ok = true
-	var visit func(b *block) *block
-	visit = func(b *block) *block {
-		if c := done[b]; c != nil {
-			return c
-		}
-		c := *b
-		switch {
-		case b.last.Op == opRetA:
-			ok = false
-		case b.returns() && b.last.K == k:
-			c.last = ins(opRetK, 0)
-		case b.returns():
-			c.last = ins(opRetK, 1)
-		default:
-			c.yes, c.no = visit(b.yes), visit(b.no)
-		}
-		done[b] = &c
-		return &c
-	}
-	return visit(b), ok
 }
