@@ -18,7 +18,9 @@ import (
 // sockets send. Both are pinned, so that they outlive the process; the next
 // Warden takes them up again.
 //
-// What is not guarded: a holder that makes 32-bit system calls on a 64-bit
+// What is not guarded: an interface that appears, until the kernel's word of it
+// has come and the guard on sending is there. A holder that floods such an
+// interface gets frames out in that time. And: a holder that makes 32-bit system calls on a 64-bit
 // kernel, for which Linux does not run cgroup/setsockopt programs
 // (do_sock_setsockopt in net/socket.c). Captive sockets are for processes that
 // cannot make them, as under a seccomp filter.

@@ -32,22 +32,35 @@ func (w *warden) captive(cfg CaptiveConfig) (_ *Captive, err error) {
 			c.close()
 		}
 	}()
-	// Before there is a socket, every interface that it could send on is
-	// guarded.
-	g, err := w.guarded(cfg.Namespace)
-	if err != nil {
-		return nil, err
-	}
 	scope, err := c.program()
 	if err != nil {
 		return nil, err
 	}
 	defer scope.Close() // the socket keeps it
-	info, err := scope.Info()
-	if err != nil {
+	if err = w.mute(c, cfg, scope); err != nil {
 		return nil, err
 	}
+	if err = c.confine(scope); err != nil {
+		return nil, err
+	}
+	return c, answers(c.socket)
+}
+
+// mute makes the socket, one that cannot send.
+func (w *warden) mute(c *Captive, cfg CaptiveConfig, scope *cilium.Program) error {
+	info, err := scope.Info()
+	if err != nil {
+		return err
+	}
 	number, _ := info.ID()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	// Before there is a socket, every interface that it could send on is
+	// guarded.
+	g, err := w.guarded(cfg.Namespace)
+	if err != nil {
+		return err
+	}
 	// Protocol 0: nothing comes in until it is bound, which is the holder's
 	// business.
 	lt := bpf.Ethernet
@@ -59,16 +72,10 @@ func (w *warden) captive(cfg CaptiveConfig) (_ *Captive, err error) {
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	// From here on it cannot send.
-	if c.cookie, err = w.guards.arrest(c.socket, g.inode, number); err != nil {
-		return nil, err
-	}
-	if err = c.confine(scope); err != nil {
-		return nil, err
-	}
-	return c, w.guards.answers(c.socket)
+	c.cookie, err = w.guards.arrest(c.socket, g.inode, number)
+	return err
 }
 
 // program loads the scope.

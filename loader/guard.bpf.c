@@ -1,7 +1,7 @@
 //go:build ignore
 
-// The two guards of captive sockets. Keep the numbers in sync with guard_linux.go,
-// which a test compares.
+// The two guards of captive sockets. TestTheOptionsOfACaptiveAreTheHarmlessOnes
+// holds the list of options to what it should be.
 
 #include <linux/bpf.h>
 #include <linux/if_packet.h>

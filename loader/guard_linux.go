@@ -24,7 +24,7 @@ type guards struct {
 // by pin.
 const (
 	pinCaptives = "captives"
-	pinOptions  = "options"
+	pinOptions  = "options-%d" // number of the cgroup: sockets outlive the removal of theirs
 )
 
 // openGuards takes up the guards that are pinned, with programs as they are
@@ -70,14 +70,13 @@ func makePins(pins string) error {
 
 // guardOptions is the link that holds the guard to the cgroup.
 func (g *guards) guardOptions(cgroup *os.File) (bpflink.Link, error) {
-	pin := filepath.Join(g.pins, pinOptions)
-	old, err := bpflink.LoadPinnedLink(pin, nil)
-	if err == nil {
-		if holdsCgroup(old, cgroup) {
-			return old, old.Update(g.Options)
-		}
-		old.Unpin() // of a cgroup that is no more
-		old.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(cgroup.Fd()), &st); err != nil {
+		return nil, err
+	}
+	pin := filepath.Join(g.pins, fmt.Sprintf(pinOptions, st.Ino))
+	if old, err := bpflink.LoadPinnedLink(pin, nil); err == nil {
+		return old, old.Update(g.Options)
 	}
 	l, err := bpflink.AttachCgroup(bpflink.CgroupOptions{Path: cgroup.Name(), Attach: cilium.AttachCGroupSetsockopt, Program: g.Options})
 	if err != nil {
@@ -88,15 +87,6 @@ func (g *guards) guardOptions(cgroup *os.File) (bpflink.Link, error) {
 		return nil, err
 	}
 	return l, nil
-}
-
-func holdsCgroup(l bpflink.Link, cgroup *os.File) bool {
-	info, err := l.Info()
-	if err != nil || info.Cgroup() == nil {
-		return false
-	}
-	var st unix.Stat_t
-	return unix.Fstat(int(cgroup.Fd()), &st) == nil && info.Cgroup().CgroupId == st.Ino
 }
 
 // arrest takes from a socket the right to send. program is the number of the
@@ -113,7 +103,7 @@ func (g *guards) arrest(socket int, namespace uint64, program cilium.ProgramID) 
 
 // answers checks that the guard on options is there, by asking for one of the
 // worst: sending past the guard on sending.
-func (g *guards) answers(socket int) error {
+func answers(socket int) error {
 	err := unix.SetsockoptInt(socket, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
 	if errors.Is(err, unix.EPERM) {
 		return nil

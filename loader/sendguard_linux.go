@@ -17,9 +17,10 @@ type sendGuard struct {
 	ns     namespaceFile // its own, as the caller's may be closed
 	inode  uint64
 	events *nl.NetlinkSocket
+	done   chan struct{} // closed when the watch ends; nil if there is none
 
 	mu  sync.Mutex
-	err error // some interface is not guarded
+	err error // some interface is not guarded, as far as known
 }
 
 // guardNamespace guards all interfaces there are, and then those that come.
@@ -42,6 +43,7 @@ func (g *guards) guardNamespace(ns Namespace, inode uint64) (*sendGuard, error) 
 		s.stop()
 		return nil, err
 	}
+	s.done = make(chan struct{})
 	go s.watch()
 	return s, nil
 }
@@ -49,15 +51,14 @@ func (g *guards) guardNamespace(ns Namespace, inode uint64) (*sendGuard, error) 
 // watch looks at all interfaces at every event, whatever it says. An overflow,
 // which loses events, is one more.
 func (s *sendGuard) watch() {
+	defer close(s.done)
 	for {
 		_, _, err := s.events.Receive()
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			s.fail(fmt.Errorf("watch for new interfaces: %w", err))
 			return
 		}
-		if err := s.guardAll(); err != nil {
-			s.fail(err)
-		}
+		s.fail(s.guardAll())
 	}
 }
 
@@ -66,13 +67,18 @@ func (s *sendGuard) watch() {
 func (s *sendGuard) guardAll() error {
 	return s.ns.Do(func() error {
 		links, err := netlink.LinkList()
+		for errors.Is(err, netlink.ErrDumpInterrupted) { // one came or went meanwhile
+			links, err = netlink.LinkList()
+		}
 		if err != nil {
 			return fmt.Errorf("list interfaces: %w", err)
 		}
 		gone, err := s.guards.pinnedIndexes(s.inode)
 		for _, l := range links {
 			index := l.Attrs().Index
-			err = errors.Join(err, s.guards.guardSending(s.inode, index))
+			if err2 := s.guards.guardSending(s.inode, index); !isGone(err2) {
+				err = errors.Join(err, err2)
+			}
 			delete(gone, index)
 		}
 		for index := range gone {
@@ -82,7 +88,13 @@ func (s *sendGuard) guardAll() error {
 	})
 }
 
-// fail makes sure that there are no new captive sockets here.
+// isGone reports whether the interface went while it was being guarded: no such
+// device, or a link that lost it. If it comes again, so does an event.
+func isGone(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOLINK)
+}
+
+// fail makes sure that there are no new captive sockets here while err is one.
 func (s *sendGuard) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,10 +107,14 @@ func (s *sendGuard) failed() error {
 	return s.err
 }
 
-// stop ends the watch. The guards stay where they are.
+// stop ends the watch, which pins nothing any more then. The guards stay where
+// they are.
 func (s *sendGuard) stop() {
 	if s.events != nil {
 		s.events.Close()
+	}
+	if s.done != nil {
+		<-s.done
 	}
 	s.ns.Close()
 }

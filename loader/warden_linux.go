@@ -119,10 +119,9 @@ func (w *warden) exclusively(do func() error) error {
 }
 
 // guarded is the guard on sending in a namespace, which is there when it
-// returns, on all interfaces, and on those that come later.
+// returns, on all interfaces, and on those that come later. w.mu is the
+// caller's, until the socket that it is for is listed: sweep must not come between.
 func (w *warden) guarded(ns Namespace) (*sendGuard, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.guards == nil {
 		return nil, errClosed
 	}
@@ -169,10 +168,10 @@ func (w *warden) sweepLocked() error {
 		return err
 	}
 	fd := int(w.shared.Fd())
+	defer unix.Flock(fd, unix.LOCK_SH) // in any case: asking in vain for more loses what one had (flock(2))
 	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return nil
 	}
-	defer unix.Flock(fd, unix.LOCK_SH)
 	for inode, g := range w.namespaces {
 		if left[inode] == 0 {
 			g.stop()

@@ -39,7 +39,7 @@ func Captive(s bpf.Scope, c Capacity) (*cilium.CollectionSpec, error) {
 	g.count(2) // only where there is no program in the slot
 	g.verdict(bpf.KeepAll)
 
-	maps := Maps(c)
+	maps := g.maps()
 	maps[Slot] = &cilium.MapSpec{Name: Slot, Type: cilium.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1}
 	return g.collection(maps)
 }

@@ -152,11 +152,15 @@ func Spec(v bpf.View, s bpf.Scope, user bpf.Program, c Capacity) (*cilium.Collec
 	if err := g.userCounted(user); err != nil {
 		return nil, err
 	}
-	maps := Maps(c)
-	if len(s.VLANs.IDs) > 0 && !s.VLANs.Any {
-		maps[vlanIDs] = vlanMap(s.VLANs.IDs)
+	return g.collection(g.maps())
+}
+
+func (g *scopeCode) maps() map[string]*cilium.MapSpec {
+	maps := Maps(g.capacity)
+	if len(g.s.VLANs.IDs) > 0 && !g.s.VLANs.Any {
+		maps[vlanIDs] = vlanMap(g.s.VLANs.IDs)
 	}
-	return g.collection(maps)
+	return maps
 }
 
 func vlanMap(ids []uint16) *cilium.MapSpec {
