@@ -12,7 +12,7 @@ import (
 func TestTheDemoFindsNoForeignFrameAndMissesNone(t *testing.T) {
 	testutil.NeedRoot(t)
 	if testing.Short() {
-		t.Skip("it takes some seconds")
+		testutil.Skip(t, "it takes some seconds")
 	}
 	dir := t.TempDir()
 	jailtap, demo := build(t, dir, "cmd/jailtap"), build(t, dir, "integration/demo")

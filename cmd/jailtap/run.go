@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	var usage usageError
 	if errors.As(err, &usage) || !a.began {
-		a.say("%v; see %s --help", err, cmd.CommandPath())
+		a.say("%s; see %s --help", strings.TrimSpace(err.Error()), cmd.CommandPath())
 		return 2
 	}
 	a.say("%v", err)
@@ -78,9 +78,11 @@ that you give.`,
 
 // say prints one line for people.
 func (a *app) say(format string, args ...any) {
-	lines := strings.FieldsFunc(fmt.Sprintf(format, args...), func(r rune) bool { return r == '\n' })
-	for i := range lines {
-		lines[i] = strings.TrimSpace(lines[i])
+	var lines []string
+	for line := range strings.Lines(fmt.Sprintf(format, args...)) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
 	}
 	fmt.Fprintf(a.stderr, "jailtap: %s\n", strings.Join(lines, "; "))
 }
