@@ -11,19 +11,18 @@ import (
 //
 // Two things a packet socket can do are no matter of its filter: it has
 // options, some of which take other sockets' packets or switch checks off, and
-// it can send. So a Warden's process lives in a cgroup of its own, where a
-// cgroup/setsockopt program refuses what is not on a short list to all packet
-// sockets that are made there (a socket stays in the cgroup of its creator),
-// and a tcx program on every interface of the namespace drops what captive
-// sockets send. Both are pinned, so that they outlive the process; the next
-// Warden takes them up again.
+// it can send. Against the first, a Warden's process lives in a cgroup of its
+// own, where a cgroup/setsockopt program refuses what is not on a short list to
+// captive sockets, which are made there (a socket stays in the cgroup of its
+// creator). Against the second there are two guards in each namespace that
+// captive sockets are of: a tcx program on every interface, and a netfilter
+// chain on all, which also drops what goes past tcx (PACKET_QDISC_BYPASS). Both
+// know captive sockets by a mark, which a holder without privileges cannot
+// change. All are pinned, or last by themselves, so that they outlive the
+// process; the next Warden takes them up again.
 //
-// What is not guarded: an interface that appears, until the kernel's word of it
-// has come and the guard on sending is there. A holder that floods such an
-// interface gets frames out in that time. And: a holder that makes 32-bit system calls on a 64-bit
-// kernel, for which Linux does not run cgroup/setsockopt programs
-// (do_sock_setsockopt in net/socket.c). Captive sockets are for processes that
-// cannot make them, as under a seccomp filter.
+// Before Linux 6.18 there is no such chain, and Guard tells what a holder can
+// do then.
 type Warden struct{ warden }
 
 // WardenConfig says where the guards live. The zero value is the usual places.
@@ -37,8 +36,17 @@ type WardenConfig struct {
 // right to write to the cgroup.
 func OpenWarden(cfg WardenConfig) (*Warden, error) { return openWarden(cfg) }
 
+// Guard puts the guards on sending in a namespace, as Captive does where they
+// are not there. A gap is what this kernel leaves open, with the reason.
+func (w *Warden) Guard(ns Namespace) (gap, err error) { return w.guard(ns) }
+
 // Captive makes a captive socket. If a guard cannot be had there is none.
 func (w *Warden) Captive(cfg CaptiveConfig) (*Captive, error) { return w.captive(cfg) }
+
+// Adopt takes up the captive sockets that others hold and whose labels begin so,
+// of a Warden that is no more. They have no FD. What SetScope is told must have
+// the policy and the VLANs that they were made with.
+func (w *Warden) Adopt(label string) ([]*Captive, error) { return w.adopt(label) }
 
 // Sweep removes what is kept for captive sockets that are no more, and the
 // guards with the last of them. A socket may be found only some 100 ms after it
@@ -52,17 +60,44 @@ func (w *Warden) Close() error { return w.close() }
 // CaptiveConfig says what a captive socket is for.
 type CaptiveConfig struct {
 	Namespace Namespace // whose interfaces; nil is the caller's
-	Datagram  bool      // SOCK_DGRAM, without link-level headers; else SOCK_RAW
 	Scope     bpf.Scope
+
+	// Interface is what the socket is bound to, for good: a name or Any. Its
+	// frames then begin as those of a Tap there. If it is "" the holder binds the
+	// socket, to whatever it likes and as often, and Datagram says how frames
+	// begin: with the network header (SOCK_DGRAM), else the link-level one.
+	Interface string
+	Datagram  bool
+
+	// RingBytes makes a ring (TPACKET_V3) of that size, for who holds the socket
+	// to map. 0: none; the holder may make one, of up to 32 MiB.
+	RingBytes int
+
+	// Label is for Adopt, up to 63 bytes. "" is for sockets whose filter need
+	// not outlive this process.
+	Label string
 }
 
 // A Captive is a packet socket that shows its jail's packets and nothing else,
-// and that does nothing else, whoever holds it and whatever they try. It is not
-// bound to an interface; its holder may bind it to any, and to another later.
+// and that does nothing else, whoever holds it and whatever they try.
 type Captive struct{ captive }
 
-// FD is the socket's file descriptor, to be handed on. It is valid until Close.
+// FD is the socket's file descriptor, to be handed on. It is valid until Close;
+// -1: it was adopted.
 func (c *Captive) FD() int { return c.socket }
+
+// Label is that of its CaptiveConfig.
+func (c *Captive) Label() string { return c.label }
+
+// LinkType is how its frames begin, where it is bound: as those of a Tap.
+func (c *Captive) LinkType() bpf.LinkType { return c.link.typ }
+
+// Index is the number of the interface that it is bound to; 0: all, or none yet.
+func (c *Captive) Index() int { return c.link.index }
+
+// Alive reports whether somebody holds the socket, as far as that is known: one
+// that was closed lives on for some 100 ms.
+func (c *Captive) Alive() bool { return c.alive() }
 
 // SetFilter exchanges the user's filter: a program about frames as this socket
 // shows them, as libpcap attaches it. An error wraps errors.ErrUnsupported if

@@ -23,13 +23,9 @@ func (g *guards) forget() (left map[uint64]int, err error) {
 	var socket guardCaptive
 	entries := g.Captives.Iterate()
 	for entries.Next(&cookie, &socket) {
-		program, err := cilium.NewProgramFromID(cilium.ProgramID(socket.Program))
-		switch {
-		case errors.Is(err, os.ErrNotExist):
+		if isGoneProgram(cilium.ProgramID(socket.Program)) {
 			gone = append(gone, cookie)
 			continue
-		case err == nil:
-			program.Close()
 		}
 		left[socket.Netns]++
 	}
@@ -37,10 +33,22 @@ func (g *guards) forget() (left map[uint64]int, err error) {
 		return nil, fmt.Errorf("list captive sockets: %w", err)
 	}
 	for _, cookie := range gone {
+		os.Remove(g.pinOfSlot(cookie))
 		g.Captives.Delete(cookie) // if it fails it is tried again
 	}
 	return left, nil
 }
+
+// isGoneProgram reports whether a program is no more, for certain.
+func isGoneProgram(id cilium.ProgramID) bool {
+	program, err := cilium.NewProgramFromID(id)
+	if err == nil {
+		program.Close()
+	}
+	return errors.Is(err, os.ErrNotExist)
+}
+
+func (c *captive) alive() bool { return !isGoneProgram(c.program) }
 
 // settle waits for sockets that were closed just now to be no more, as far as
 // there are any: the kernel takes a grace period or two.

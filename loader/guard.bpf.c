@@ -30,11 +30,21 @@
 #define SO_TIMESTAMPNS_NEW 64
 #define SO_RCVTIMEO_NEW 66
 
-/* A socket that may not send. */
+#define ENOMEM 12
+
+/* The mark of captive sockets (SO_MARK of socket(7)), "jtap". Who would change it
+ * needs CAP_NET_ADMIN or CAP_NET_RAW where the socket is. */
+#define MARK 0x6a746170
+
+/* The largest ring that a holder may ask for, bytes. */
+#define MAX_RING (32ull << 20)
+
+/* A captive socket. */
 struct captive {
-	__u64 netns;   /* inode of its network namespace */
-	__u32 program; /* number of its scope's program, which ends with the socket */
-	__u32 unused;
+	__u64 netns;    /* inode of its network namespace */
+	__u32 program;  /* number of its scope's program, which ends with the socket */
+	__u32 rules;    /* digest of what of the scope cannot be changed */
+	char label[64]; /* whose it is, for who takes it up */
 };
 
 /* Sockets by their cookies. */
@@ -48,16 +58,32 @@ struct {
 
 enum { refuse, allow };
 
-/* What a holder may ask of a captive socket. Packet sockets that were made in
- * the warden's cgroup are captive ones, whoever holds them now. */
+/* A ring is kernel memory that no cgroup is charged for. ENOMEM makes libpcap
+ * ask for less. */
+static __always_inline int ring(struct bpf_sockopt *ctx)
+{
+	struct tpacket_req *req = ctx->optval;
+
+	if ((void *)(req + 1) > ctx->optval_end)
+		return allow; /* too short: the kernel refuses it */
+	if ((__u64)req->tp_block_size * req->tp_block_nr <= MAX_RING)
+		return allow;
+	bpf_set_retval(-ENOMEM);
+	return refuse;
+}
+
+/* What a holder may ask of a captive socket. Packet sockets with the mark that
+ * were made in the warden's cgroup are captive ones, whoever holds them now. The
+ * mark comes last of what the warden itself asks. */
 SEC("cgroup/setsockopt")
 int options(struct bpf_sockopt *ctx)
 {
-	if (!ctx->sk || ctx->sk->family != AF_PACKET)
+	if (!ctx->sk || ctx->sk->family != AF_PACKET || ctx->sk->mark != MARK)
 		return allow;
 	if (ctx->level == SOL_PACKET) {
 		switch (ctx->optname) {
 		case PACKET_RX_RING:
+			return ring(ctx);
 		case PACKET_VERSION:
 		case PACKET_RESERVE:
 		case PACKET_AUXDATA:
@@ -95,15 +121,12 @@ int options(struct bpf_sockopt *ctx)
 	return refuse;
 }
 
-/* Frames that a captive socket sends end here. */
+/* Frames that a captive socket sends end here: they have its mark (packet_snd
+ * and others in net/packet/af_packet.c). */
 SEC("tcx/egress")
 int sending(struct __sk_buff *skb)
 {
-	__u64 cookie = bpf_get_socket_cookie(skb);
-
-	if (cookie && bpf_map_lookup_elem(&captives, &cookie))
-		return TCX_DROP;
-	return TCX_NEXT;
+	return skb->mark == MARK ? TCX_DROP : TCX_NEXT;
 }
 
 char _license[] SEC("license") = "Apache-2.0";

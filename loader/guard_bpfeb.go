@@ -17,7 +17,8 @@ type guardCaptive struct {
 	_       structs.HostLayout
 	Netns   uint64
 	Program uint32
-	Unused  uint32
+	Rules   uint32
+	Label   [64]int8
 }
 
 // Names of all BPF objects in the ELF.

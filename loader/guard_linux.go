@@ -89,26 +89,33 @@ func (g *guards) guardOptions(cgroup *os.File) (bpflink.Link, error) {
 	return l, nil
 }
 
-// arrest takes from a socket the right to send. program is the number of the
-// program that will be its scope.
-func (g *guards) arrest(socket int, namespace uint64, program cilium.ProgramID) (cookie uint64, err error) {
-	if cookie, err = unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
-		return 0, fmt.Errorf("cookie of a socket (Linux 4.12): %w", err)
-	}
-	if err = g.Captives.Put(cookie, guardCaptive{Netns: namespace, Program: uint32(program)}); err != nil {
-		return 0, fmt.Errorf("arrest socket %d: %w", cookie, err)
-	}
-	return cookie, nil
-}
+// captiveMark is MARK of guard.bpf.c.
+const captiveMark = 0x6a746170
 
-// answers checks that the guard on options is there, by asking for one of the
-// worst: sending past the guard on sending.
-func answers(socket int) error {
-	err := unix.SetsockoptInt(socket, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
-	if errors.Is(err, unix.EPERM) {
+// list puts a captive socket on the list of those that there are. If it has a
+// label, then what keeps its filter is pinned.
+func (g *guards) list(c *captive, namespace uint64) (err error) {
+	entry := guardCaptive{Netns: namespace, Program: uint32(c.program), Rules: c.rules}
+	if len(c.label) >= len(entry.Label) {
+		return fmt.Errorf("label %q of a captive socket: %d bytes, %d at most", c.label, len(c.label), len(entry.Label)-1)
+	}
+	for i, b := range []byte(c.label) {
+		entry.Label[i] = int8(b)
+	}
+	if c.cookie, err = unix.GetsockoptUint64(c.socket, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
+		return fmt.Errorf("cookie of a socket (Linux 4.12): %w", err)
+	}
+	if err = g.Captives.Put(c.cookie, entry); err != nil {
+		return fmt.Errorf("list captive socket %d: %w", c.cookie, err)
+	}
+	if c.label == "" {
 		return nil
 	}
-	return fmt.Errorf("the guard on options of captive sockets does not answer (PACKET_QDISC_BYPASS: %v): is this process still in its cgroup?", err)
+	return c.slot.Pin(g.pinOfSlot(c.cookie))
+}
+
+func (g *guards) pinOfSlot(cookie uint64) string {
+	return filepath.Join(g.pins, fmt.Sprintf("slot-%d", cookie))
 }
 
 // guardSending puts the guard on an interface of the calling thread's
@@ -133,6 +140,10 @@ func (g *guards) guardSending(namespace uint64, index int) error {
 	defer l.Close()
 	return l.Pin(pin)
 }
+
+// table is the name of the guards' table in each namespace: other pins, other
+// guards.
+func (g *guards) table() string { return filepath.Base(g.pins) }
 
 func (g *guards) pin(namespace uint64, index int) string {
 	return filepath.Join(g.pins, fmt.Sprintf("send-%d-%d", namespace, index))

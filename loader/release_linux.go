@@ -15,7 +15,7 @@ func (c *Captive) Cookie() uint64 { return c.cookie }
 func (c *Captive) Release() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.socket < 0 {
+	if c.closed || c.socket < 0 {
 		return errClosed
 	}
 	// The number stays taken, for Close.

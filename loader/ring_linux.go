@@ -14,12 +14,13 @@ import (
 // read where they are and given back (TPACKET_V3 of
 // Documentation/networking/packet_mmap.rst and linux/if_packet.h).
 type ring struct {
-	mem   []byte
-	block int  // size of a block, bytes
-	at    int  // offset of the block to be read next, or being read
-	off   int  // offset in it of the next record
-	left  int  // records in it that were not read
-	held  bool // whether the block is ours
+	mem    []byte
+	block  int // size of a block, bytes
+	blocks int
+	at     int  // offset of the block to be read next, or being read
+	off    int  // offset in it of the next record
+	left   int  // records in it that were not read
+	held   bool // whether the block is ours
 
 	taken uint64 // records read, ever
 }
@@ -53,6 +54,15 @@ const headroom = 4
 
 // newRing makes the socket's ring.
 func newRing(fd, bytes int, immediate bool) (ring, error) {
+	r, err := requestRing(fd, bytes, immediate)
+	if err == nil {
+		err = r.mapFrom(fd)
+	}
+	return r, err
+}
+
+// requestRing has the kernel make the ring, which is not mapped yet.
+func requestRing(fd, bytes int, immediate bool) (ring, error) {
 	r, req := geometry(bytes, immediate)
 	err := errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3),
@@ -61,14 +71,21 @@ func newRing(fd, bytes int, immediate bool) (ring, error) {
 	if err != nil {
 		return ring{}, fmt.Errorf("the kernel lacks TPACKET_V3 rings (Linux 3.2): %w", err)
 	}
-	size := int(req.Block_size * req.Block_nr)
-	if err = unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err == nil {
-		r.mem, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	}
-	if err != nil {
-		return ring{}, fmt.Errorf("make a ring of %d KiB (a smaller one may do): %w", size>>10, err)
+	if err = unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
+		return ring{}, r.explain(err)
 	}
 	return r, nil
+}
+
+func (r *ring) mapFrom(fd int) (err error) {
+	if r.mem, err = unix.Mmap(fd, 0, r.block*r.blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return r.explain(err)
+	}
+	return nil
+}
+
+func (r *ring) explain(err error) error {
+	return fmt.Errorf("make a ring of %d KiB (a smaller one may do): %w", r.block*r.blocks>>10, err)
 }
 
 // geometry divides bytes into blocks: at least four, unless they would be too
@@ -86,7 +103,7 @@ func geometry(bytes int, immediate bool) (ring, unix.TpacketReq3) {
 	}
 	n := max(bytes/block, 2)
 	const frame = 2048 // V3 checks it and does not use it
-	return ring{block: block}, unix.TpacketReq3{
+	return ring{block: block, blocks: n}, unix.TpacketReq3{
 		Block_size:     uint32(block),
 		Block_nr:       uint32(n),
 		Frame_size:     frame,

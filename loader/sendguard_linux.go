@@ -16,6 +16,8 @@ type sendGuard struct {
 	guards *guards
 	ns     namespaceFile // its own, as the caller's may be closed
 	inode  uint64
+	egress *egress
+	gap    error // why there is no egress
 	events *nl.NetlinkSocket
 	done   chan struct{} // closed when the watch ends; nil if there is none
 
@@ -32,12 +34,18 @@ func (g *guards) guardNamespace(ns Namespace, inode uint64) (*sendGuard, error) 
 		if s.ns.File, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 			return err
 		}
-		s.events, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+		if s.events, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK); err != nil {
+			return fmt.Errorf("watch for new interfaces: %w", err)
+		}
+		s.egress, err = guardEgress(g.table())
+		if errors.Is(err, errors.ErrUnsupported) {
+			s.gap, err = err, nil
+		}
 		return err
 	})
 	if err != nil {
 		s.stop()
-		return nil, fmt.Errorf("watch for new interfaces: %w", err)
+		return nil, err
 	}
 	if err := s.guardAll(); err != nil {
 		s.stop()
@@ -107,9 +115,22 @@ func (s *sendGuard) failed() error {
 	return s.err
 }
 
+// remove takes the guards away.
+func (s *sendGuard) remove() error {
+	var err error
+	if s.egress != nil {
+		err = s.egress.remove()
+	}
+	s.stop()
+	return err
+}
+
 // stop ends the watch, which pins nothing any more then. The guards stay where
 // they are.
 func (s *sendGuard) stop() {
+	if s.egress != nil {
+		s.egress.close()
+	}
 	if s.events != nil {
 		s.events.Close()
 	}

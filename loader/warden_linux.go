@@ -47,7 +47,24 @@ func openWarden(cfg WardenConfig) (_ *Warden, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err = w.resume(); err != nil {
+		return nil, err
+	}
 	return w, nil
+}
+
+// resume takes up the guards of this namespace, if a Warden that is no more has
+// left any.
+func (w *warden) resume() error {
+	here, err := namespaceInode(nil)
+	if err != nil {
+		return err
+	}
+	pinned, err := w.guards.pinnedNamespaces()
+	if err == nil && pinned[here] {
+		_, err = w.guard(nil)
+	}
+	return err
 }
 
 // moveIn moves the process into the Warden's cgroup, before it makes a socket.
@@ -118,6 +135,16 @@ func (w *warden) exclusively(do func() error) error {
 	return do()
 }
 
+func (w *warden) guard(ns Namespace) (gap, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	g, err := w.guarded(ns)
+	if err != nil {
+		return nil, err
+	}
+	return g.gap, nil
+}
+
 // guarded is the guard on sending in a namespace, which is there when it
 // returns, on all interfaces, and on those that come later. w.mu is the
 // caller's, until the socket that it is for is listed: sweep must not come between.
@@ -174,11 +201,12 @@ func (w *warden) sweepLocked() error {
 	}
 	for inode, g := range w.namespaces {
 		if left[inode] == 0 {
-			g.stop()
+			err = errors.Join(err, g.remove())
 			delete(w.namespaces, inode)
 		}
 	}
-	pinned, err := w.guards.pinnedNamespaces()
+	pinned, err2 := w.guards.pinnedNamespaces()
+	err = errors.Join(err, err2)
 	for inode := range pinned {
 		if left[inode] == 0 {
 			err = errors.Join(err, w.guards.unguard(fmt.Sprintf("send-%d-*", inode)))

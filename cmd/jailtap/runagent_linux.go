@@ -24,6 +24,14 @@ func runAgent(ctx context.Context, a *app, cfg agent.Config, source *scopeSource
 		if err != nil {
 			return nil, nil, err
 		}
+		gap, err := warden.Guard(cfg.Namespace)
+		if err != nil {
+			a.sayError(warden.Close())
+			return nil, nil, err
+		}
+		if gap != nil {
+			a.say("warning: the command may send, for a moment, on an interface that has just appeared: %v", gap)
+		}
 		fleet := agent.NewFleet(warden, cfg.Namespace, scope)
 		followed := a.followFleet(ctx, source, fleet)
 		return fleet, func() {

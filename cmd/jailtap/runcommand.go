@@ -31,10 +31,9 @@ func (a *app) runCommand() *cobra.Command {
 		Short: "Run tcpdump, or another command, that sees the packets in scope only",
 		Long: `run executes a command without any capability. When the command, or a process that
 it starts, asks for a packet socket it gets one that shows the packets in scope and
-nothing else, and that does not send (but, for a moment, on an interface that has
-just appeared). The command's own filters work within the scope; that it asks for
-promiscuous mode succeeds and does nothing. While it runs the scope follows the
-addresses of the jail.
+nothing else, and that does not send. The command's own filters work within the scope;
+that it asks for promiscuous mode succeeds and does nothing. While it runs the scope
+follows the addresses of the jail.
 
 The command runs as the user who called sudo(8), or as the caller if there was no
 sudo, unless --user names another. As user 0 it has no capability either, but owns
