@@ -24,6 +24,7 @@ type addrSet struct {
 	capacity ebpf.Capacity
 	have     []netip.Prefix // at least what is in the maps, canonical
 	torn     bool           // perhaps not all of have is in the maps
+	flags    uint32         // those in the map
 }
 
 // newAddrSet makes maps with room for so many addresses, and nothing in them.
@@ -70,6 +71,9 @@ func (s *addrSet) Set(addrs []netip.Prefix) error {
 		return nil
 	}
 	s.torn = true
+	if err := s.flag(s.flags &^ ebpf.FlagFew4); err != nil { // from here on the tables say what is in scope
+		return err
+	}
 	if err := s.remove(gone); err != nil {
 		return err
 	}
@@ -211,7 +215,7 @@ func each(keys []byte, size uint32, do func(key []byte) error) error {
 // programs that look at FlagRevoked. The next Set takes it back.
 func (s *addrSet) revoke() error {
 	s.torn = true
-	if err := s.maps[ebpf.Flags].Put(uint32(0), uint32(ebpf.FlagRevoked)); err != nil {
+	if err := s.flag(ebpf.FlagRevoked); err != nil {
 		return fmt.Errorf("revoke the scope: %w", err)
 	}
 	return nil
@@ -219,10 +223,23 @@ func (s *addrSet) revoke() error {
 
 // announce tells the program which addresses and tables to look up at all.
 func (s *addrSet) announce(set []netip.Prefix) error {
-	for name, value := range ebpf.Values(s.capacity, set) {
+	values, flags := ebpf.Values(s.capacity, set)
+	for name, value := range values {
 		if err := s.maps[name].Put(uint32(0), value); err != nil {
 			return fmt.Errorf("set map %s: %w", name, err)
 		}
 	}
+	return s.flag(flags)
+}
+
+// flag sets the flags.
+func (s *addrSet) flag(flags uint32) error {
+	if flags == s.flags {
+		return nil
+	}
+	if err := s.maps[ebpf.Flags].Put(uint32(0), flags); err != nil {
+		return fmt.Errorf("set map %s: %w", ebpf.Flags, err)
+	}
+	s.flags = flags
 	return nil
 }

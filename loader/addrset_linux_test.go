@@ -295,3 +295,31 @@ func compareSizes(b *testing.B, sizes []int, sets []*addrSet, st stream, v6 bool
 	}
 	b.ReportMetric((median(times[len(sizes)])-none)/(median(times[1])-none), "ratio")
 }
+
+func TestFewAddressesAreComparedAndManyLookedUp(t *testing.T) {
+	s := newTestSet(t, ebpf.CapacityFor(nil))
+	four := prefixes(t, "10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32", "10.0.0.4/32")
+	for i, set := range [][]netip.Prefix{four[:1], four[1:3], four, append(four[:4:4], prefixes(t, "10.0.0.5/32")...), four[3:], nil} {
+		if err := s.Set(set); err != nil {
+			t.Fatal(err)
+		}
+		var flags uint32
+		var few []byte
+		if err := errors.Join(s.maps[ebpf.Flags].Lookup(uint32(0), &flags), s.maps[ebpf.Few4].Lookup(uint32(0), &few)); err != nil {
+			t.Fatal(err)
+		}
+		if is, want := flags&ebpf.FlagFew4 != 0, len(set) > 0 && len(set) <= 4; is != want {
+			t.Errorf("step %d, %d addresses: few %v, want %v", i, len(set), is, want)
+		}
+		if flags&ebpf.FlagFew4 == 0 {
+			continue
+		}
+		var held []netip.Prefix
+		for a := range slices.Chunk(few, 4) {
+			held = append(held, netip.PrefixFrom(netip.AddrFrom4([4]byte(a)), 32))
+		}
+		if !slices.Equal(canonical(held), set) {
+			t.Errorf("step %d: the few are %v, want %v", i, held, set)
+		}
+	}
+}

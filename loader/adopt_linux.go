@@ -68,8 +68,8 @@ func (c *captive) takeUp(slot string) (err error) {
 	if c.slot, err = cilium.LoadPinnedMap(slot, nil); err != nil {
 		return fmt.Errorf("what keeps its filter: %w", err)
 	}
-	c.revoked, err = c.addrs.isRevoked()
-	return err
+	c.revoked = c.addrs.flags&ebpf.FlagRevoked != 0
+	return nil
 }
 
 // mapsOf are the maps of a program by name.
@@ -140,7 +140,10 @@ func foundSet(maps map[string]*cilium.Map) (*addrSet, error) {
 		}
 	}
 	s.torn = true
-	if s.have, err = s.listed(); err != nil {
+	if s.have, err = s.listed(); err == nil {
+		err = s.maps[ebpf.Flags].Lookup(uint32(0), &s.flags)
+	}
+	if err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -174,10 +177,4 @@ func prefixOf(table string, key []byte) netip.Prefix {
 		bits = a.BitLen()
 	}
 	return netip.PrefixFrom(a, bits)
-}
-
-func (s *addrSet) isRevoked() (bool, error) {
-	var flags uint32
-	err := s.maps[ebpf.Flags].Lookup(uint32(0), &flags)
-	return flags&ebpf.FlagRevoked != 0, err
 }

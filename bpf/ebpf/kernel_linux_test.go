@@ -115,9 +115,11 @@ func (l loaded) put(t testing.TB, addrs []netip.Prefix, c ebpf.Capacity) {
 			put(prefixes, append(binary.NativeEndian.AppendUint32(nil, uint32(p.Bits())), p.Addr().AsSlice()...), byte(0))
 		}
 	}
-	for name, value := range ebpf.Values(c, addrs) {
+	values, flags := ebpf.Values(c, addrs)
+	for name, value := range values {
 		put(name, uint32(0), value)
 	}
+	put(ebpf.Flags, uint32(0), flags)
 }
 
 // counters are those of all CPUs.

@@ -22,6 +22,7 @@ const (
 	Prefixes6 = "prefixes6"
 	Maybe4    = "maybe4" // filter of what is in hosts4
 	Maybe6    = "maybe6"
+	Few4      = "few4"     // Few of what is in hosts4, if there are no more
 	Flags     = "flags"    // u32 of Flag*
 	Counts    = "counters" // Counters, for each CPU
 	vlanIDs   = "vlans"    // bit i of byte n: VLAN 8n+i; constant, only if the scope lists VLANs
@@ -33,12 +34,19 @@ const (
 	FlagPrefixes4 = 1 << iota
 	FlagPrefixes6
 
+	// FlagFew4 says that few4 has what is in hosts4, which is not looked into.
+	FlagFew4
+
 	// FlagRevoked ends a captive socket's scope: nothing is in it any more.
 	FlagRevoked
 )
 
 // Counters is the value in the counters map. All are numbers of frames.
 type Counters struct{ Seen, InScope, Matched uint64 }
+
+// few is how many IPv4 addresses are compared one by one, which costs less than a
+// look-up.
+const few = 4
 
 // Capacity is for how many addresses of each family a program's maps have room.
 type Capacity struct{ IPv4, IPv6 int }
@@ -78,6 +86,7 @@ func Maps(c Capacity) map[string]*cilium.MapSpec {
 		Prefixes6: table(cilium.LPMTrie, 4+16, c.IPv6),
 		Maybe4:    value(8 << maybeWords(c.IPv4)),
 		Maybe6:    value(8 << maybeWords(c.IPv6)),
+		Few4:      value(4 * few),
 		Flags:     value(4),
 	}
 	for name, m := range maps {
@@ -98,17 +107,18 @@ func maybeWords(capacity int) int { return bits.Len(uint(roundUp(capacity)*16/64
 // next to 2^64 divided by the golden ratio.
 const maybeHash = 0x9e3779b97f4a7c15
 
-// Values are what belongs into the maps of one value, maybe4, maybe6 and flags,
-// by their names, if addrs are the scope's addresses. IPv4 addresses must be as
-// such, not as IPv6.
-func Values(c Capacity, addrs []netip.Prefix) map[string][]byte {
+// Values are what belongs into the maps of one value, but for flags, by their
+// names, and what belongs into flags when they are there, if addrs are the
+// scope's addresses. IPv4 addresses must be as such, not as IPv6.
+func Values(c Capacity, addrs []netip.Prefix) (values map[string][]byte, flags uint32) {
 	maybe4 := make([]byte, 8<<maybeWords(c.IPv4))
 	maybe6 := make([]byte, 8<<maybeWords(c.IPv6))
-	var flags uint32
+	var hosts4 [][4]byte
 	for _, p := range addrs {
 		switch v4 := p.Addr().Is4(); {
 		case p.IsSingleIP() && v4:
 			a := p.Addr().As4()
+			hosts4 = append(hosts4, a)
 			pass(maybe4, uint64(binary.NativeEndian.Uint32(a[:])))
 		case p.IsSingleIP():
 			a := p.Addr().As16()
@@ -120,7 +130,23 @@ func Values(c Capacity, addrs []netip.Prefix) map[string][]byte {
 			flags |= FlagPrefixes6
 		}
 	}
-	return map[string][]byte{Maybe4: maybe4, Maybe6: maybe6, Flags: binary.NativeEndian.AppendUint32(nil, flags)}
+	values = map[string][]byte{Maybe4: maybe4, Maybe6: maybe6}
+	if n := len(hosts4); n > 0 && n <= few {
+		values[Few4] = fewOf(hosts4)
+		flags |= FlagFew4
+	}
+	return values, flags
+}
+
+// fewOf is the value in few4. What there is room for is filled up with the first.
+func fewOf(hosts [][4]byte) (value []byte) {
+	for i := range few {
+		if i >= len(hosts) {
+			i = 0
+		}
+		value = append(value, hosts[i][:]...)
+	}
+	return value
 }
 
 // pass makes the filter let an address pass. scopeCode.host asks for the same.

@@ -37,8 +37,9 @@ const (
 // A family is where the addresses of an IP version are kept.
 type family struct {
 	hosts, prefixes, maybe string
-	flag                   int32
-	bytes                  int16 // of an address
+	flag                   int32  // of prefixes
+	few                    string // "": there is no such map
+	bytes                  int16  // of an address
 	capacity               int
 }
 
@@ -144,13 +145,14 @@ func (g *scopeCode) scope() {
 	g.label("out")
 	g.verdict(0)
 
-	v4 := family{Hosts4, Prefixes4, Maybe4, FlagPrefixes4, 4, g.capacity.IPv4}
-	v6 := family{Hosts6, Prefixes6, Maybe6, FlagPrefixes6, 16, g.capacity.IPv6}
+	v4 := family{Hosts4, Prefixes4, Maybe4, FlagPrefixes4, Few4, 4, g.capacity.IPv4}
+	v6 := family{Hosts6, Prefixes6, Maybe6, FlagPrefixes6, "", 16, g.capacity.IPv6}
 	g.ipv4(v4)
 	if full {
 		g.ipv6(v6)
 	}
 	if full && g.v != bpf.Raw {
+		v4.few = "" // there are few of these frames
 		g.arp(v4)
 	}
 	g.label("in")
@@ -364,17 +366,45 @@ func (g *scopeCode) group(network func()) {
 
 // pair emits: goto in if one of the two addresses at at is in the scope.
 func (g *scopeCode) pair(f family, at int16) {
+	prefixes, none := g.newLabel(), g.newLabel()
+	if f.few != "" {
+		g.fewHosts(f, at, prefixes)
+	}
 	g.host(f, at)
 	g.host(f, at+f.bytes)
-	none := g.newLabel()
-	g.emit(
-		asm.LoadMapValue(asm.R1, 0, 0).WithReference(Flags),
-		asm.LoadMem(asm.R1, asm.R1, 0, asm.Word),
-		asm.And.Imm32(asm.R1, f.flag),
-		asm.JEq.Imm32(asm.R1, 0, none))
+	g.label(prefixes)
+	g.ifFlag(f.flag, none)
 	g.prefix(f, at)
 	g.prefix(f, at+f.bytes)
 	g.label(none)
+}
+
+// ifFlag emits: goto no unless the flag is set.
+func (g *scopeCode) ifFlag(flag int32, no string) {
+	g.emit(
+		asm.LoadMapValue(asm.R1, 0, 0).WithReference(Flags),
+		asm.LoadMem(asm.R1, asm.R1, 0, asm.Word),
+		asm.And.Imm32(asm.R1, flag),
+		asm.JEq.Imm32(asm.R1, 0, no))
+}
+
+// fewHosts emits, if there are few hosts: goto in if one of the two IPv4 addresses
+// at at is one of them; goto done.
+func (g *scopeCode) fewHosts(f family, at int16, done string) {
+	many := g.newLabel()
+	g.ifFlag(FlagFew4, many)
+	g.emit(
+		asm.LoadMapValue(asm.R1, 0, 0).WithReference(f.few),
+		asm.LoadMem(asm.R2, asm.RFP, at, asm.Word),
+		asm.LoadMem(asm.R3, asm.RFP, at+f.bytes, asm.Word))
+	for i := range int16(few) {
+		g.emit(
+			asm.LoadMem(asm.R4, asm.R1, 4*i, asm.Word),
+			asm.JEq.Reg32(asm.R4, asm.R2, "in"),
+			asm.JEq.Reg32(asm.R4, asm.R3, "in"))
+	}
+	g.emit(asm.Ja.Label(done))
+	g.label(many)
 }
 
 // host emits: goto in if the address at at is one of the hosts. The filter,

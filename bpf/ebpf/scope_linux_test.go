@@ -315,5 +315,5 @@ func ExampleSpec() {
 	s := bpf.Scope{Policy: bpf.Classic}
 	spec, err := ebpf.Spec(bpf.View{LinkType: bpf.Raw, Live: true}, s, nil, ebpf.CapacityFor(nil))
 	fmt.Println(len(spec.Maps), spec.Programs[ebpf.Program].Type, err)
-	// Output: 8 SocketFilter <nil>
+	// Output: 9 SocketFilter <nil>
 }
