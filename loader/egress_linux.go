@@ -82,7 +82,7 @@ func (e *egress) remove() error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	return err
+	return unsupported(err)
 }
 
 // close gives the table up, which stays.

@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -153,4 +154,31 @@ func TestARingOfACaptiveIsOfLimitedSize(t *testing.T) {
 		t.Error(err)
 	}
 	r.close()
+}
+
+func TestTheChainOfAWardenThatWasKilledIsRemovedWithItsLastCaptive(t *testing.T) {
+	w, cfg := newWarden(t)
+	l := newLab(t)
+	needEgress(t, w, l)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err := l.near.Do(func() error {
+		left, err := guardEgress(filepath.Base(cfg.Pins)) // as if it had come no further
+		if err != nil {
+			return err
+		}
+		left.close()
+		next, err := OpenWarden(cfg)
+		if err != nil {
+			return err
+		}
+		defer next.Close()
+		again := &egress{table: filepath.Base(cfg.Pins)}
+		defer again.close()
+		return again.ask(again.newTable(unix.NLM_F_EXCL)) // EEXIST if it is there
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }

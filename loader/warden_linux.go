@@ -42,7 +42,10 @@ func openWarden(cfg WardenConfig) (_ *Warden, err error) {
 		if w.shared, err = os.Open(cfg.Pins); err != nil {
 			return err
 		}
-		return unix.Flock(int(w.shared.Fd()), unix.LOCK_SH)
+		if err = unix.Flock(int(w.shared.Fd()), unix.LOCK_SH); err != nil {
+			return err
+		}
+		return w.sweepLocked() // one that was killed has left what nobody needs
 	})
 	if err != nil {
 		return nil, err
@@ -199,6 +202,9 @@ func (w *warden) sweepLocked() error {
 	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return nil
 	}
+	if err = w.sweepHere(left); err != nil {
+		return err
+	}
 	for inode, g := range w.namespaces {
 		if left[inode] == 0 {
 			err = errors.Join(err, g.remove())
@@ -213,6 +219,21 @@ func (w *warden) sweepLocked() error {
 		}
 	}
 	return err
+}
+
+// sweepHere removes the chain of a Warden that was killed, where one can get at it:
+// in the caller's namespace.
+func (w *warden) sweepHere(left map[uint64]int) error {
+	here, err := namespaceInode(nil)
+	if err != nil || left[here] != 0 || w.namespaces[here] != nil {
+		return err
+	}
+	e := &egress{table: w.guards.table()}
+	defer e.close()
+	if err := e.remove(); !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
 }
 
 func (w *warden) close() error {
