@@ -16,13 +16,26 @@ type warden struct{}
 
 func openWarden(WardenConfig) (*Warden, error) { return nil, errNoCaptive }
 
+func (w *warden) guard(Namespace) (gap, err error) { return nil, errNoCaptive }
+
+func (w *warden) adopt(string) ([]*Captive, error) { return nil, errNoCaptive }
+
 func (w *warden) captive(CaptiveConfig) (*Captive, error) { return nil, errNoCaptive }
 
 func (w *warden) sweep() error { return errNoCaptive }
 
 func (w *warden) close() error { return errNoCaptive }
 
-type captive struct{ socket int }
+type captive struct {
+	socket int
+	label  string
+	link   struct {
+		typ   bpf.LinkType
+		index int
+	}
+}
+
+func (c *captive) alive() bool { return false }
 
 func (c *captive) setFilter(bpf.Program) error { return errNoCaptive }
 
