@@ -30,7 +30,7 @@ const (
 // openGuards takes up the guards that are pinned, with programs as they are
 // now, or makes new ones.
 func openGuards(pins string, cgroup *os.File) (_ *guards, err error) {
-	if err := makePins(pins); err != nil {
+	if err := os.Mkdir(pins, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
 	rlimit.RemoveMemlock() // only before Linux 5.11; if it fails, loading will tell
@@ -50,22 +50,19 @@ func openGuards(pins string, cgroup *os.File) (_ *guards, err error) {
 	return g, nil
 }
 
-// makePins makes the directory, on a bpffs that it mounts if there is none.
-func makePins(pins string) error {
-	parent := filepath.Dir(pins)
+// openBPFFS opens the directory where the one with the pins is, or will be, and
+// mounts a bpffs there if it is on none.
+func openBPFFS(dir string) (*os.File, error) {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(parent, &fs); err != nil {
-		return fmt.Errorf("the place for pins, %s: %w", parent, err)
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return nil, fmt.Errorf("the place for pins, %s: %w", dir, err)
 	}
 	if fs.Type != unix.BPF_FS_MAGIC {
-		if err := unix.Mount("bpf", parent, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-			return fmt.Errorf("mount a bpffs on %s: %w", parent, err)
+		if err := unix.Mount("bpf", dir, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+			return nil, fmt.Errorf("mount a bpffs on %s: %w", dir, err)
 		}
 	}
-	if err := os.Mkdir(pins, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	return nil
+	return os.Open(dir)
 }
 
 // guardOptions is the link that holds the guard to the cgroup.

@@ -18,6 +18,7 @@ type warden struct {
 	guards     *guards
 	cgroup     *os.File // the Warden's
 	home       string   // where the process was before
+	bpffs      *os.File // where the pins are, with a lock while something is done that no two may do at once
 	shared     *os.File // the pins, with a lock that says they are in use
 	namespaces map[uint64]*sendGuard
 }
@@ -33,6 +34,9 @@ func openWarden(cfg WardenConfig) (_ *Warden, err error) {
 		cfg.Pins = defaultPins
 	}
 	if err = w.moveIn(cfg.Cgroup); err != nil {
+		return nil, err
+	}
+	if w.bpffs, err = openBPFFS(filepath.Dir(cfg.Pins)); err != nil {
 		return nil, err
 	}
 	err = w.exclusively(func() (err error) {
@@ -130,9 +134,9 @@ func ownCgroup() (mount, own string, err error) {
 
 // exclusively does what no two Wardens may do at once.
 func (w *warden) exclusively(do func() error) error {
-	fd := int(w.cgroup.Fd())
+	fd := int(w.bpffs.Fd())
 	if err := unix.Flock(fd, unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %s: %w", w.cgroup.Name(), err)
+		return fmt.Errorf("lock %s: %w", w.bpffs.Name(), err)
 	}
 	defer unix.Flock(fd, unix.LOCK_UN)
 	return do()
@@ -251,6 +255,7 @@ func (w *warden) close() error {
 		w.guards.close()
 		w.guards = nil
 	}
+	w.bpffs.Close() // also if there is none
 	if w.home != "" {
 		errs = append(errs, enter(w.home))
 	}
