@@ -2,6 +2,7 @@ package loader
 
 import (
 	"errors"
+	"net/netip"
 
 	"jailtap/bpf"
 )
@@ -43,6 +44,14 @@ func (w *Warden) Guard(ns Namespace) (gap, err error) { return w.guard(ns) }
 // Captive makes a captive socket. If a guard cannot be had there is none.
 func (w *Warden) Captive(cfg CaptiveConfig) (*Captive, error) { return w.captive(cfg) }
 
+// Prepare makes most of a captive socket ahead of the time when it is wanted: what
+// Interface, Label and Scope.Addrs of cfg are, is said by Spare.Captive. Datagram
+// must be as the frames of the interface begin.
+//
+// Of the time that Captive takes, most is for the ring, which waits for a grace
+// period of the kernel's.
+func (w *Warden) Prepare(cfg CaptiveConfig) (*Spare, error) { return w.spare(cfg) }
+
 // Adopt takes up the captive sockets that others hold and whose labels begin so,
 // of a Warden that is no more. They have no FD. What SetScope is told must have
 // the policy and the VLANs that they were made with.
@@ -56,6 +65,19 @@ func (w *Warden) Sweep() error { return w.sweep() }
 // Close moves the process back to where it was, and sweeps. Captive sockets
 // that others hold stay captive.
 func (w *Warden) Close() error { return w.close() }
+
+// A Spare is a captive socket that is nobody's yet. Nothing comes in.
+type Spare struct{ spare }
+
+// Captive makes it one for an interface, a name or Any, and addresses. The Spare is
+// used up, also by an error; one that wraps errors.ErrUnsupported says that a new
+// captive socket would do.
+func (s *Spare) Captive(iface string, addrs []netip.Prefix, label string) (*Captive, error) {
+	return s.captive(iface, addrs, label)
+}
+
+// Close gives it up.
+func (s *Spare) Close() error { return s.close() }
 
 // CaptiveConfig says what a captive socket is for.
 type CaptiveConfig struct {

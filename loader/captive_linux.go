@@ -38,8 +38,21 @@ func rulesOf(s bpf.Scope) uint32 {
 
 // captive makes the socket. Each step comes before whatever it could be too
 // late for.
-func (w *warden) captive(cfg CaptiveConfig) (_ *Captive, err error) {
-	c := &Captive{captive{socket: -1, label: cfg.Label, rules: rulesOf(cfg.Scope)}}
+func (w *warden) captive(cfg CaptiveConfig) (*Captive, error) {
+	c, err := w.prepare(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.finish(c, cfg); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// prepare does what needs no interface. Nothing comes in.
+func (w *warden) prepare(cfg CaptiveConfig) (_ *Captive, err error) {
+	c := &Captive{captive{socket: -1, rules: rulesOf(cfg.Scope)}}
 	defer func() {
 		if err != nil {
 			c.close()
@@ -56,13 +69,36 @@ func (w *warden) captive(cfg CaptiveConfig) (_ *Captive, err error) {
 	if err = c.confine(scope); err != nil {
 		return nil, err
 	}
-	if err = c.place(cfg); err != nil {
-		return nil, err
+	// The ring comes before the bind, which waits less then.
+	if cfg.RingBytes > 0 {
+		_, err = requestRing(c.socket, cfg.RingBytes, false)
 	}
-	if err = c.mark(); err != nil {
-		return nil, err
+	return c, err
+}
+
+// finish does the rest.
+func (w *warden) finish(c *Captive, cfg CaptiveConfig) error {
+	if err := w.label(c, cfg.Label); err != nil {
+		return err
 	}
-	return c, nil
+	if cfg.Interface != "" {
+		if err := c.bind(); err != nil {
+			return err
+		}
+	}
+	return c.mark()
+}
+
+func (w *warden) label(c *Captive, label string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case label == "":
+		return nil
+	case w.guards == nil:
+		return errClosed
+	}
+	return w.guards.label(&c.captive, label)
 }
 
 // load loads the scope.
@@ -131,16 +167,8 @@ func (c *captive) confine(scope *cilium.Program) error {
 	return nil
 }
 
-// place makes the ring, before packets come in, and binds the socket for good.
-func (c *captive) place(cfg CaptiveConfig) error {
-	if cfg.RingBytes > 0 {
-		if _, err := requestRing(c.socket, cfg.RingBytes, false); err != nil {
-			return err
-		}
-	}
-	if cfg.Interface == "" {
-		return nil
-	}
+// bind binds the socket for good.
+func (c *captive) bind() error {
 	to := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: c.link.index}
 	if err := unix.Bind(c.socket, to); err != nil {
 		return fmt.Errorf("bind a captive socket to %s: %w", c.link.name, err)

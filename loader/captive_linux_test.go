@@ -21,7 +21,7 @@ import (
 
 // newWarden opens a Warden with guards of its own, and checks at the end that
 // nothing is left of them.
-func newWarden(t *testing.T) (*Warden, WardenConfig) {
+func newWarden(t testing.TB) (*Warden, WardenConfig) {
 	t.Helper()
 	testutil.NeedRoot(t)
 	mount, _, err := ownCgroup()

@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
 
 	"jailtap/bpf"
@@ -17,6 +18,14 @@ type warden struct{}
 func openWarden(WardenConfig) (*Warden, error) { return nil, errNoCaptive }
 
 func (w *warden) guard(Namespace) (gap, err error) { return nil, errNoCaptive }
+
+func (w *warden) spare(CaptiveConfig) (*Spare, error) { return nil, errNoCaptive }
+
+type spare struct{}
+
+func (s *spare) captive(string, []netip.Prefix, string) (*Captive, error) { return nil, errNoCaptive }
+
+func (s *spare) close() error { return errNoCaptive }
 
 func (w *warden) adopt(string) ([]*Captive, error) { return nil, errNoCaptive }
 

@@ -89,26 +89,33 @@ func (g *guards) guardOptions(cgroup *os.File) (bpflink.Link, error) {
 // captiveMark is MARK of guard.bpf.c.
 const captiveMark = 0x6a746170
 
-// list puts a captive socket on the list of those that there are. If it has a
-// label, then what keeps its filter is pinned.
+// list puts a captive socket on the list of those that there are.
 func (g *guards) list(c *captive, namespace uint64) (err error) {
-	entry := guardCaptive{Netns: namespace, Program: uint32(c.program), Rules: c.rules}
-	if len(c.label) >= len(entry.Label) {
-		return fmt.Errorf("label %q of a captive socket: %d bytes, %d at most", c.label, len(c.label), len(entry.Label)-1)
-	}
-	for i, b := range []byte(c.label) {
-		entry.Label[i] = int8(b)
-	}
 	if c.cookie, err = unix.GetsockoptUint64(c.socket, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
 		return fmt.Errorf("cookie of a socket (Linux 4.12): %w", err)
 	}
+	entry := guardCaptive{Netns: namespace, Program: uint32(c.program), Rules: c.rules}
 	if err = g.Captives.Put(c.cookie, entry); err != nil {
 		return fmt.Errorf("list captive socket %d: %w", c.cookie, err)
 	}
-	if c.label == "" {
-		return nil
+	return nil
+}
+
+// label writes on the list whose a captive socket is, and pins what keeps its
+// filter.
+func (g *guards) label(c *captive, label string) error {
+	var entry guardCaptive
+	if len(label) >= len(entry.Label) {
+		return fmt.Errorf("label %q of a captive socket: %d bytes, %d at most", label, len(label), len(entry.Label)-1)
 	}
-	return c.slot.Pin(g.pinOfSlot(c.cookie))
+	if err := g.Captives.Lookup(c.cookie, &entry); err != nil {
+		return fmt.Errorf("label captive socket %d: %w", c.cookie, err)
+	}
+	for i, b := range []byte(label) {
+		entry.Label[i] = int8(b)
+	}
+	c.label = label
+	return errors.Join(g.Captives.Put(c.cookie, entry), c.slot.Pin(g.pinOfSlot(c.cookie)))
 }
 
 func (g *guards) pinOfSlot(cookie uint64) string {

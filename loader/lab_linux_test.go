@@ -26,7 +26,7 @@ func eachEngine(t *testing.T, test func(t *testing.T, e Engine)) {
 // in the other. Both ends are named eth0.
 type lab struct{ near, far *testutil.Namespace }
 
-func newLab(t *testing.T) lab {
+func newLab(t testing.TB) lab {
 	t.Helper()
 	l := lab{testutil.NewNamespace(t), testutil.NewNamespace(t)}
 	l.near.VethTo(t, l.far, "eth0", "eth0")
