@@ -328,6 +328,28 @@ func TestReadOfBPFGoesOnWhereHandleFailed(t *testing.T) {
 	expect(t, rest(t, c), frame(1, 9, "two"))
 }
 
+func TestBatchesOfBPFEndWithAnEmptyOne(t *testing.T) {
+	f := newFakeBPF(bpf.Ethernet)
+	c := openFake(t, f, Config{Scope: scopeOn(1)})
+	f.deliver(frame(1, 9, "one"))
+	f.deliver(frame(1, 9, "two"))
+	var got [][]byte
+	idle := errors.New("idle")
+	err := c.readBatches(t.Context(), func(batch []Packet) error {
+		if len(batch) == 0 {
+			return idle
+		}
+		for _, p := range batch {
+			got = append(got, bytes.Clone(p.Data))
+		}
+		return nil
+	})
+	if err != idle {
+		t.Errorf("Read: %v", err)
+	}
+	expect(t, got, frame(1, 9, "one"), frame(1, 9, "two"))
+}
+
 func TestACorruptBufferOfBPFIsAnErrorOnce(t *testing.T) {
 	f := newFakeBPF(bpf.Ethernet)
 	c := openFake(t, f, Config{Scope: scopeOn(1)})

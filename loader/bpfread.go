@@ -13,6 +13,19 @@ import (
 const bpfPatience = 50 * time.Millisecond
 
 func (c *bpfConn) read(ctx context.Context, handle func(*Packet) error) error {
+	return c.readDevice(ctx, handle, func() error { return nil })
+}
+
+func (c *bpfConn) readBatches(ctx context.Context, handle func([]Packet) error) error {
+	batch := make([]Packet, 1)
+	return c.readDevice(ctx, func(p *Packet) error {
+		batch[0] = *p
+		return handle(batch)
+	}, func() error { return handle(nil) })
+}
+
+// readDevice calls idle before it waits.
+func (c *bpfConn) readDevice(ctx context.Context, handle func(*Packet) error, idle func() error) error {
 	c.reading.Lock()
 	defer c.reading.Unlock()
 	defer context.AfterFunc(ctx, c.wakeUp)()
@@ -38,6 +51,9 @@ func (c *bpfConn) read(ctx context.Context, handle func(*Packet) error) error {
 		case ending:
 			left--
 		case !got:
+			if err := idle(); err != nil {
+				return err
+			}
 			if err := c.dev.wait(bpfPatience); err != nil {
 				return c.explain(err)
 			}

@@ -21,30 +21,35 @@ type frames struct {
 	// frames that the kernel found to be in scope.
 	program bpf.Program
 	matched atomic.Uint64 // frames that it took
-
-	out Packet // what packet returned last
 }
 
-// packet is the record's frame, or nil if it is not wanted.
-func (f *frames) packet(r record) *Packet {
-	h, from := r.header(), r.address()
-	outgoing := from.Pkttype == unix.PACKET_OUTGOING
-	if !f.wanted(outgoing, from.Hatype) {
-		return nil
+// take takes packets out of the ring's block, as many as there is room for. Being
+// run for each packet, it calls nothing for those that are as they should be.
+func (f *frames) take(r *ring, room []Packet) (n int) {
+	for n < len(room) && r.left > 0 {
+		rec := r.next()
+		h, from := rec.header(), rec.address()
+		outgoing := from.Pkttype == unix.PACKET_OUTGOING
+		if (outgoing || f.direction == Out) && !f.wanted(outgoing, from.Hatype) {
+			continue
+		}
+		data, added := rec[h.Mac:int(h.Mac)+int(h.Snaplen)], 0
+		if f.linkType == bpf.LinuxSLL2 || h.Status&unix.TP_STATUS_VLAN_VALID != 0 {
+			data, added = f.complete(rec, h, from)
+		}
+		if h.Snaplen < h.Len { // the filter's verdict, which counts what has been put back
+			data = data[:h.Snaplen]
+		}
+		p := &room[n]
+		p.Time = time.Unix(int64(h.Sec), int64(h.Nsec))
+		p.Data = data[:min(len(data), f.snaplen)]
+		p.Len = int(h.Len) + added
+		p.Outgoing = outgoing
+		if f.program == nil || f.match(p, data, from) {
+			n++
+		}
 	}
-	data, added := f.complete(r, h, from)
-	if h.Snaplen < h.Len { // the filter's verdict, which counts what has been put back
-		data = data[:h.Snaplen]
-	}
-	p := &f.out
-	p.Time = time.Unix(int64(h.Sec), int64(h.Nsec))
-	p.Data = data[:min(len(data), f.snaplen)]
-	p.Len = int(h.Len) + added
-	p.Outgoing = outgoing
-	if f.program != nil && !f.match(p, data, from) {
-		return nil
-	}
-	return p
+	return n
 }
 
 func (f *frames) wanted(outgoing bool, hatype uint16) bool {

@@ -74,13 +74,14 @@ func TestFramesAreCutToTheSnaplen(t *testing.T) {
 		keepAll := byteIs(0, 2, bpf.KeepAll)
 		tap := l.open(t, Config{Engine: e, Scope: s, Snaplen: 50})
 		filtered := l.open(t, Config{Engine: e, Scope: s, Snaplen: 50, Filter: program(keepAll)})
+		judged := l.open(t, Config{Engine: e, Scope: s, Filter: program(byteIs(0, 2, 50))})
 		for _, frame := range [][]byte{
 			udp(1, 2, "a payload that is too long"),
 			testutil.Tagged(udp(1, 2, "a payload that is too long"), unix.ETH_P_8021Q, 7),
 			udp(1, 2, "short"),
 		} {
 			l.send(t, frame, marker[:50])
-			for _, tap := range []*Tap{tap, filtered} {
+			for _, tap := range []*Tap{tap, filtered, judged} {
 				got := next(t, tap)
 				want := frame[:min(50, len(frame))]
 				if !bytes.Equal(got.data, want) || got.len != len(frame) {

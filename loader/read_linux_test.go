@@ -150,6 +150,32 @@ func TestReadReturnsWhatHandleReturnsAndTheNextGoesOn(t *testing.T) {
 	check(t, got, sent...)
 }
 
+func TestBatchesEndWithAnEmptyOneAndFollowReadsThatHaveEnded(t *testing.T) {
+	l := newLab(t)
+	tap := l.open(t, Config{Scope: scopeOf(1)})
+	var sent [][]byte
+	for n := range 3 * batchSize / 2 {
+		sent = append(sent, udp(1, 2, strings.Repeat("x", n)))
+	}
+	l.send(t, sent...)
+	first := next(t, tap)
+	got, largest := []seen{first}, 0
+	err := tap.ReadBatches(t.Context(), func(batch []Packet) error {
+		if len(batch) == 0 && len(got) == len(sent) {
+			return errEnough
+		}
+		for _, p := range batch {
+			got = append(got, seen{slices.Clone(p.Data), p.Len, p.Time, p.Outgoing})
+		}
+		largest = max(largest, len(batch))
+		return nil
+	})
+	if err != errEnough || largest < 2 {
+		t.Errorf("Read: %v; at most %d at a time", err, largest)
+	}
+	check(t, got, sent...)
+}
+
 func TestCloseEndsAReadThatWaits(t *testing.T) {
 	l := newLab(t)
 	tap := l.open(t, Config{Engine: EBPF, Scope: scopeOf(1)})

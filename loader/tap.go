@@ -8,9 +8,9 @@ package loader
 
 import (
 	"context"
-	"time"
 
 	"jailtap/bpf"
+	"jailtap/internal/captured"
 )
 
 // An Engine is a way to have the kernel enforce the scope.
@@ -82,13 +82,8 @@ type link struct {
 	typ   bpf.LinkType
 }
 
-// A Packet is one frame.
-type Packet struct {
-	Time     time.Time
-	Data     []byte // as in a capture file; the next packet overwrites it
-	Len      int    // bytes on the wire, and of the cooked header
-	Outgoing bool   // sent by this host, not received; FreeBSD tells only with Direction Out
-}
+// A Packet is one frame. The next one overwrites its Data.
+type Packet = captured.Packet
 
 // Stats are counts since the capture was opened.
 type Stats struct {
@@ -130,6 +125,14 @@ func (t *Tap) Reason() string { return t.reason }
 // A Packet is valid until handle returns. handle must not call Close.
 func (t *Tap) Read(ctx context.Context, handle func(*Packet) error) error {
 	return t.read(ctx, handle)
+}
+
+// ReadBatches is Read for many packets: handle is called with those that have
+// arrived together, which cost less each, and with none when there are no more for
+// now, which is the time to write out what was gathered. Packets that handle was
+// called with are done with, whatever it returns.
+func (t *Tap) ReadBatches(ctx context.Context, handle func([]Packet) error) error {
+	return t.readBatches(ctx, handle)
 }
 
 // SetScope replaces the scope without losing a frame that is in both the old

@@ -7,8 +7,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,13 +15,15 @@ import (
 
 // conn is a packet socket with its filter and its ring.
 type conn struct {
-	reading  sync.Mutex // held while the ring is read
-	ring     ring
-	frames   frames
-	poll     *os.File // the socket, as Go's poller knows it
-	pollable syscall.RawConn
-	closing  atomic.Bool
-	broken   atomic.Bool // what is in the ring may be out of scope: see setScope
+	reading sync.Mutex // held while the ring is read
+	ring    ring
+	frames  frames
+	batch   [batchSize]Packet // room for packets that are taken out of the ring
+	pending []Packet          // of these, what was not handled
+	wake    *os.File          // an eventfd(2) that ends a wait
+	fds     [2]unix.PollFd    // what a wait is for: the socket, and wake
+	closing atomic.Bool
+	broken  atomic.Bool // what is in the ring may be out of scope: see setScope
 
 	counting sync.Mutex // guards total
 	total    counts
@@ -80,15 +80,15 @@ func (t *Tap) setUp(cfg Config) (err error) {
 	return t.bind()
 }
 
-// openPoll lets the socket be waited for.
+// openPoll lets a wait be ended.
 func (t *Tap) openPoll() error {
-	if err := unix.SetNonblock(t.fd, true); err != nil {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
 		return err
 	}
-	t.poll = os.NewFile(uintptr(t.fd), "packet socket") // closes it from now on
-	var err error
-	t.pollable, err = t.poll.SyscallConn()
-	return err
+	t.wake = os.NewFile(uintptr(fd), "eventfd")
+	t.fds = [2]unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(fd), Events: unix.POLLIN}}
+	return nil
 }
 
 // ask says what else is wanted of the interface.
@@ -212,20 +212,20 @@ func (t *Tap) close() error {
 		t.final, _ = t.tally()
 		defer t.filter.close()
 	}
-	err := errors.Join(t.ring.close(), t.closeSocket())
+	err := errors.Join(t.ring.close(), unix.Close(t.fd))
+	if t.wake != nil {
+		err = errors.Join(err, t.wake.Close())
+	}
 	t.fd = -1
 	return err
 }
 
-func (t *Tap) closeSocket() error {
-	if t.poll != nil {
-		return t.poll.Close()
-	}
-	return unix.Close(t.fd)
-}
-
 // wakeUp ends a wait.
-func (t *Tap) wakeUp() { t.poll.SetReadDeadline(time.Unix(1, 0)) }
+func (t *Tap) wakeUp() {
+	if t.wake != nil {
+		t.wake.Write([]byte{7: 1}) // any number but 0; eventfd(2)
+	}
+}
 
 // networkOrder is v with its bytes in the order that htons(3) gives.
 func networkOrder(v uint16) uint16 {

@@ -18,6 +18,9 @@ type conn struct{}
 func open(Config) (*Tap, error) { return nil, errNoCapture }
 
 func (t *Tap) read(context.Context, func(*Packet) error) error { return errNoCapture }
+func (t *Tap) readBatches(context.Context, func([]Packet) error) error {
+	return errNoCapture
+}
 
 func (t *Tap) setScope(bpf.Scope) error { return errNoCapture }
 

@@ -11,6 +11,7 @@ import (
 
 	"jailtap/internal/capfile"
 	"jailtap/loader"
+	"jailtap/loader/broker"
 )
 
 // captureFlags are those of the command capture.
@@ -27,6 +28,8 @@ type captureFlags struct {
 	immediate bool
 	ringKiB   int
 	noPromisc bool
+	broker    string
+	brokered  bool // the broker opens the capture
 
 	writeFile string
 	format    string
@@ -53,13 +56,18 @@ func (a *app) captureCommand() *cobra.Command {
 are to or from the addresses of a scope and match a pcap expression
 (pcap-filter(7)). While it runs it follows the addresses of a jail.
 
+Without the privilege to capture (CAP_NET_RAW) it asks the broker, jailtap serve, if
+there is one. Then the broker decides whose packets may be seen, and no scope is to
+be given.
+
 It ends at SIGINT, SIGTERM, after -c packets or --duration, and then says how many
 packets it has seen; SIGUSR1 makes it say so and go on.`,
 		Example: `  jailtap capture -i br0 --netns web
   jailtap capture -i br0 --netns web -w web.pcapng tcp port 80
   jailtap capture -i any -a 10.0.0.5,fd00::5 -c 100 -w - | tshark -i -
   jailtap capture -i eth0 --in-netns router -a 10.1.0.0/16 -C 100 -W 10 -w ring.pcapng
-  jailtap capture -r all.pcapng -a 10.0.0.5 -w five.pcap not arp`,
+  jailtap capture -r all.pcapng -a 10.0.0.5 -w five.pcap not arp
+  jailtap capture --broker /run/jailtap/web.sock -i any`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := f.session(a, cmd.Flags(), args)
 			if err != nil {
@@ -89,6 +97,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	fs.StringVar(&f.direction, "direction", string(loader.InOut), "packets received, sent, or both, `in|out|inout`")
 	fs.BoolVar(&f.immediate, "immediate", false, "show packets at once, for more CPU time")
 	fs.IntVarP(&f.ringKiB, "buffer-size", "B", 0, "make the ring `KiB` large (0: 2048)")
+	fs.StringVar(&f.broker, "broker", broker.DefaultSocket, "ask the broker at `PATH`; given, whatever the privileges")
 	fs.BoolVarP(&f.noPromisc, "no-promiscuous-mode", "p", false, "do not put the interface into promiscuous mode")
 
 	fs.StringVarP(&f.writeFile, "write", "w", "", "write packets to `FILE|-`: pcapng, or pcap if it is NAME.pcap")
@@ -131,7 +140,7 @@ func (f *captureFlags) session(a *app, fs *pflag.FlagSet, args []string) (*sessi
 	if s.user, err = f.filter.read(a, args, ownDialect()); err != nil {
 		return nil, err
 	}
-	if !f.noScope {
+	if !f.noScope && !f.brokered {
 		s.source, err = f.scope.open(fs)
 	}
 	return s, err
@@ -139,12 +148,19 @@ func (f *captureFlags) session(a *app, fs *pflag.FlagSet, args []string) (*sessi
 
 func (f *captureFlags) check(fs *pflag.FlagSet) error {
 	_, scope := f.scope.given(fs)
+	f.brokered = f.asksBroker(fs)
 	switch {
+	case f.brokered:
+		if err := f.checkBrokered(fs, scope); err != nil {
+			return err
+		}
 	case f.noScope && len(scope) > 0:
 		return usagef("--no-scope and %s contradict one another", scope[0])
 	case !f.noScope && len(scope) == 0:
 		return usagef("no scope: say whose packets may be seen with --netns NAME, --pid PID, -j JAIL or -a ADDRESS " +
 			"(or, as root and for comparisons, everybody's with --no-scope)")
+	}
+	switch {
 	case f.readFile != "" && f.iface != "":
 		return usagef("-i and -r exclude one another")
 	case f.readFile == "" && f.iface == "":

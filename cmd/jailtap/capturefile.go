@@ -10,6 +10,7 @@ import (
 
 	"jailtap/bpf"
 	"jailtap/internal/capfile"
+	"jailtap/loader"
 )
 
 // fromFile captures from a capture file: scope and filter run in the VM.
@@ -58,10 +59,10 @@ func (s *session) notOverInput(in *os.File) error {
 
 type fileCapture struct {
 	*session
-	r     *capfile.Reader
-	judge *judge
-	label string
-	frame frame
+	r      *capfile.Reader
+	judge  *judge
+	label  string
+	packet [1]loader.Packet
 }
 
 func (f *fileCapture) run(ctx context.Context, scope string) error {
@@ -90,8 +91,8 @@ func (f *fileCapture) run(ctx context.Context, scope string) error {
 	for err == nil && ctx.Err() == nil {
 		if keep > 0 {
 			data := p.Data[:min(len(p.Data), int(min(keep, uint32(f.user.snaplen))))]
-			f.frame = frame{p.Time, data, p.Len, p.Interface}
-			if err = f.put(&f.frame); err != nil {
+			f.packet[0] = loader.Packet{Time: p.Time, Data: data, Len: p.Len}
+			if err = f.put(f.packet[:], p.Interface); err != nil {
 				break
 			}
 		}
@@ -117,5 +118,5 @@ func (f *fileCapture) next() (p capfile.Packet, keep uint32, err error) {
 
 func (f *fileCapture) counts() counts {
 	j := f.judge
-	return counts{Received: j.matched, Captured: f.captured, Engine: "vm", Seen: &j.seen, InScope: &j.inScope, Matched: &j.matched}
+	return counts{Received: j.matched, Captured: f.captured.Load(), Engine: "vm", Seen: &j.seen, InScope: &j.inScope, Matched: &j.matched}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"jailtap/internal/capfile"
+	"jailtap/loader"
 )
 
 const countsOf4 = "4 packets captured\n4 packets received by filter\n0 packets dropped by kernel\n"
@@ -135,7 +136,8 @@ func severalInterfaces(t *testing.T) string {
 	}
 	raw, err := w.AddInterface(capfile.Interface{LinkType: 101, Name: "tun0"})
 	frame := mix()[0]
-	for _, e := range []error{err, w.Write(0, epoch, frame, len(frame)), w.Write(raw, epoch, frame[14:], len(frame)-14), w.Flush()} {
+	whole, inner := loader.Packet{Time: epoch, Data: frame, Len: len(frame)}, loader.Packet{Time: epoch, Data: frame[14:], Len: len(frame) - 14}
+	for _, e := range []error{err, w.Write(0, whole), w.Write(raw, inner), w.Flush()} {
 		if e != nil {
 			t.Fatal(e)
 		}

@@ -20,6 +20,9 @@ import (
 // there is no file if there is no capture.
 func (s *session) live(ctx context.Context) error {
 	l := &liveCapture{session: s, words: "no scope", changes: make(chan string)}
+	if s.flags.brokered {
+		return l.brokered(ctx)
+	}
 	config, err := l.config()
 	if err != nil {
 		return err
@@ -47,7 +50,7 @@ type liveCapture struct {
 	words     string           // the scope in words
 	changes   chan string      // new scopes, in words
 	names     map[uint32]string
-	frame     frame
+	iface     *capfile.Interface
 }
 
 func (l *liveCapture) config() (loader.Config, error) {
@@ -81,18 +84,16 @@ func adviceOn(err error) error {
 	return err
 }
 
-// often is how long a packet may wait to be seen in the output, and a signal
-// to be heard.
+// often is how often the number of packets is shown.
 const often = 200 * time.Millisecond
 
 func (l *liveCapture) run(ctx context.Context) error {
-	iface := &capfile.Interface{LinkType: l.tap.LinkType().FileNumber(), Name: l.tap.Interface()}
-	l.frame.iface = iface
-	if err := l.openOutput(time.Now(), iface, l.words, l.interfaceName, l.counts); err != nil {
+	l.iface = &capfile.Interface{LinkType: l.tap.LinkType().FileNumber(), Name: l.tap.Interface()}
+	if err := l.openOutput(time.Now(), l.iface, l.words, l.interfaceName, l.counts); err != nil {
 		return err
 	}
 	fmt.Fprintf(l.stderr, "listening on %s, link-type %s, snapshot length %d bytes\n%s; engine %s (%s)\n",
-		l.tap.Interface(), linkTypeName(iface.LinkType), l.user.snaplen, l.words, l.tap.Engine(), l.tap.Reason())
+		l.tap.Interface(), linkTypeName(l.iface.LinkType), l.user.snaplen, l.words, l.tap.Engine(), l.tap.Reason())
 
 	if l.duration > 0 {
 		var cancel context.CancelFunc
@@ -101,10 +102,11 @@ func (l *liveCapture) run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	following := l.follow(ctx, cancel)
-	err := l.read(ctx)
+	following, talking := l.follow(ctx, cancel), l.talk(ctx)
+	err := l.tap.ReadBatches(ctx, l.batch)
 	cancel(nil)
 	<-following
+	<-talking
 	if err == nil {
 		err = followError(ctx)
 	}
@@ -156,37 +158,44 @@ func (l *liveCapture) follow(ctx context.Context, cancel context.CancelCauseFunc
 	return finished
 }
 
-func (l *liveCapture) read(ctx context.Context) error {
+// talk says what there is to say while packets are captured: counts when they are
+// asked for, new scopes and, on a terminal, how many packets have been written.
+func (l *liveCapture) talk(ctx context.Context) (done <-chan struct{}) {
+	finished := make(chan struct{})
 	asked, stop := askedForCounts()
-	defer stop()
-	for {
-		turn, cancel := context.WithTimeout(ctx, often)
-		err := l.tap.Read(turn, l.packet)
-		cancel()
-		if err != nil {
-			return err
-		}
-		if err := l.rest(); err != nil || ctx.Err() != nil {
-			return err
-		}
-		select {
-		case <-asked:
-			l.printCounts(l.counts())
-		case scope := <-l.changes:
-			l.endLine()
-			l.say("scope is now %s", scope)
-		default:
-		}
+	tick := make(<-chan time.Time)
+	if l.flags.writeFile != "" && isTerminal(l.stderr) {
+		tick = time.Tick(often)
 	}
+	go func() {
+		defer close(finished)
+		defer stop()
+		for {
+			select {
+			case <-asked:
+				l.printCounts(l.counts())
+			case scope := <-l.changes:
+				l.endLine()
+				l.say("scope is now %s", scope)
+			case <-tick:
+				l.showCount()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return finished
 }
 
-func (l *liveCapture) packet(p *loader.Packet) error {
-	l.frame.time, l.frame.data, l.frame.length = p.Time, p.Data, p.Len
-	return l.put(&l.frame)
+func (l *liveCapture) batch(packets []loader.Packet) error {
+	if len(packets) == 0 {
+		return l.out.flush()
+	}
+	return l.put(packets, l.iface)
 }
 
 func (l *liveCapture) counts() counts {
-	c := counts{Captured: l.captured, Engine: string(l.tap.Engine())}
+	c := counts{Captured: l.captured.Load(), Engine: string(l.tap.Engine())}
 	stats, err := l.tap.Stats()
 	if err != nil {
 		l.say("%v", err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"jailtap/internal/capfile"
+	"jailtap/loader"
 )
 
 // A rotation says when to go on in another file, and what it is called.
@@ -86,20 +87,32 @@ func (s *fileSink) open() error {
 	return nil
 }
 
-func (s *fileSink) put(f *frame) error {
-	if s.size > 0 || s.every > 0 {
-		if err := s.turn(f.time); err != nil {
-			return err
+// put writes packets all at once, unless something is to be done after each.
+func (s *fileSink) put(packets []loader.Packet, iface *capfile.Interface) (n int, err error) {
+	step := len(packets)
+	if s.each || s.size > 0 || s.every > 0 {
+		step = 1
+	}
+	for ; n < len(packets); n += step {
+		if err = s.turn(packets[n].Time); err != nil {
+			return n, err
+		}
+		if err = s.write(packets[n:n+step], iface); err != nil {
+			return n, err
 		}
 	}
-	id, ok := s.ids[f.iface]
+	return n, nil
+}
+
+func (s *fileSink) write(packets []loader.Packet, iface *capfile.Interface) error {
+	id, ok := s.ids[iface]
 	if !ok {
 		var err error
-		if id, err = s.describe(f.iface); err != nil {
+		if id, err = s.describe(iface); err != nil {
 			return err
 		}
 	}
-	if err := s.w.Write(id, f.time, f.data, f.length); err != nil || !s.each {
+	if err := s.w.Write(id, packets...); err != nil || !s.each {
 		return err
 	}
 	return s.w.Flush()

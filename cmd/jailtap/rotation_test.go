@@ -10,6 +10,7 @@ import (
 
 	"jailtap/internal/capfile"
 	"jailtap/internal/testutil"
+	"jailtap/loader"
 )
 
 func filesIn(t *testing.T, dir string) (names []string) {
@@ -73,7 +74,7 @@ func bigFile(t *testing.T, packets int) string {
 	}
 	frame := testutil.UDP4(web, db, make([]byte, 60000))
 	for i := range packets {
-		if err := w.Write(0, epoch.Add(time.Duration(i)*time.Millisecond), frame, len(frame)); err != nil {
+		if err := w.Write(0, loader.Packet{Time: epoch.Add(time.Duration(i) * time.Millisecond), Data: frame, Len: len(frame)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"jailtap/internal/capfile"
 	"jailtap/internal/packetline"
+	"jailtap/loader"
 )
 
 // A session is one run of the command capture.
@@ -22,7 +24,7 @@ type session struct {
 
 	out       sink
 	statsFile *outFile
-	captured  uint64
+	captured  atomic.Uint64
 	shown     uint64 // captured, when the counter was shown
 	counter   bool   // on the terminal, without a line feed
 }
@@ -70,25 +72,25 @@ func (s *session) openOutput(now time.Time, first *capfile.Interface, scope stri
 	return nil
 }
 
-// put hands a packet on, and ends the capture if it was the last one.
-func (s *session) put(f *frame) error {
-	if err := s.out.put(f); err != nil {
-		return err
+// put hands packets on, and ends the capture if the last one is among them.
+func (s *session) put(packets []loader.Packet, iface *capfile.Interface) error {
+	if s.flags.count > 0 {
+		left := s.flags.count - s.captured.Load()
+		packets = packets[:min(uint64(len(packets)), left)]
 	}
-	s.captured++
-	if s.captured == s.flags.count {
-		return errEnoughPackets
+	n, err := s.out.put(packets, iface)
+	if all := s.captured.Add(uint64(n)); err == nil && all == s.flags.count {
+		err = errEnoughPackets
 	}
-	return nil
+	return err
 }
 
-// rest is what there is to do when no packet has come for a while, or many have.
-func (s *session) rest() error {
-	if s.flags.writeFile != "" && s.captured != s.shown && isTerminal(s.stderr) {
-		fmt.Fprintf(s.stderr, "\rGot %d", s.captured)
-		s.shown, s.counter = s.captured, true
+// showCount shows how many packets have been captured.
+func (s *session) showCount() {
+	if n := s.captured.Load(); n != s.shown {
+		fmt.Fprintf(s.stderr, "\rGot %d", n)
+		s.shown, s.counter = n, true
 	}
-	return s.out.flush()
 }
 
 // printCounts prints the three lines that tcpdump ends with.

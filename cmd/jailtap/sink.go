@@ -4,23 +4,17 @@ import (
 	"bufio"
 	"io"
 	"os"
-	"time"
 
 	"jailtap/internal/capfile"
 	"jailtap/internal/packetline"
+	"jailtap/loader"
 )
-
-// A frame is a packet on its way to a sink, which does not keep it.
-type frame struct {
-	time   time.Time
-	data   []byte
-	length int // on the wire
-	iface  *capfile.Interface
-}
 
 // A sink is where captured packets go.
 type sink interface {
-	put(f *frame) error
+	// put takes packets, which it does not keep. n is how many are done if there is
+	// an error.
+	put(packets []loader.Packet, iface *capfile.Interface) (n int, err error)
 	flush() error
 	close(c counts) error // with the counts of the whole capture
 }
@@ -37,16 +31,19 @@ func newTextSink(out io.Writer, printer packetline.Printer, each bool) *textSink
 	return &textSink{out: bufio.NewWriterSize(out, 64<<10), printer: printer, each: each || isTerminal(out)}
 }
 
-func (s *textSink) put(f *frame) error {
-	s.line = s.printer.Append(s.line[:0], f.time, f.iface.LinkType, f.data, f.length)
-	s.line = append(s.line, '\n')
-	if _, err := s.out.Write(s.line); err != nil {
-		return err
+func (s *textSink) put(packets []loader.Packet, iface *capfile.Interface) (n int, err error) {
+	for ; n < len(packets); n++ {
+		p := &packets[n]
+		s.line = s.printer.Append(s.line[:0], p.Time, iface.LinkType, p.Data, p.Len)
+		s.line = append(s.line, '\n')
+		if _, err = s.out.Write(s.line); err == nil && s.each {
+			err = s.out.Flush()
+		}
+		if err != nil {
+			return n, err
+		}
 	}
-	if s.each {
-		return s.out.Flush()
-	}
-	return nil
+	return n, nil
 }
 
 func (s *textSink) flush() error       { return s.out.Flush() }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"os/exec"
 	"testing"
 
 	"jailtap/bpf"
@@ -55,6 +56,30 @@ func TestTheBenchmarkOfFiltersRuns(t *testing.T) {
 	for _, kind := range frameKinds() {
 		if err := playRound(contestants[:3], kind); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestTheBenchmarkOfCapturesRuns: and as many frames come in as it says.
+func TestTheBenchmarkOfCapturesRuns(t *testing.T) {
+	testutil.NeedRoot(t)
+	r := tcpdumpRecorder()
+	if _, err := exec.LookPath("tcpdump"); err != nil {
+		testutil.Skip(t, "tcpdump is not there")
+	}
+	l, err := newLab()
+	defer l.remove()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newCaptureBench(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	for _, load := range loads {
+		if _, captured, err := b.run(r, load, 1000); err != nil || captured != 1000 {
+			t.Errorf("%d bytes: %d frames captured, %v", load.length, captured, err)
 		}
 	}
 }

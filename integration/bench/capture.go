@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,10 +24,18 @@ import (
 )
 
 const (
-	captureRounds = 5
-	captureFrames = 400_000
-	ringKiB       = "16384"
+	captureRounds = 7
+	ringKiB       = 2048
 )
+
+// A load is frames of one length that come in at one rate.
+type load struct{ length, rate, frames int }
+
+var loads = []load{
+	{64, 1_000_000, 1_000_000},
+	{512, 300_000, 150_000},
+	{1500, 100_000, 50_000},
+}
 
 // A recorder is a program that captures to a file.
 type recorder struct {
@@ -35,40 +44,87 @@ type recorder struct {
 	command func(n *netlab.Namespace, file string) *exec.Cmd
 	// captured is how many frames it says that it has captured.
 	captured func(stdout, stderr []byte) (int, error)
-
-	perCPU []float64 // frames a CPU-second, by round
-	lost   int       // frames, of all rounds
 }
 
-// benchCapture prints the table of recorders.
-func benchCapture(w io.Writer, l lab, jailtap string) error {
-	const ifname = "bench"
-	if err := l.from.Veth(l.to, ifname, ifname); err != nil {
-		return err
-	}
-	send, err := newSender(l.from, ifname)
-	if err != nil {
-		return err
-	}
-	defer send.close()
-	dir, err := os.MkdirTemp(memoryDir(), "jailtap-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
+// A result is what the rounds of one recorder have shown.
+type result struct {
+	each []time.Duration // CPU for each frame, by round
+	lost int             // frames, of all rounds
+}
 
-	recorders := []*recorder{
-		jailtapRecorder(jailtap, "cbpf"), jailtapRecorder(jailtap, "ebpf"), tcpdumpRecorder(),
+// benchCapture prints the table of recorders. tcpdump, that all are compared with, is
+// the first.
+func benchCapture(w io.Writer, l lab, jailtap string) error {
+	b, err := newCaptureBench(l)
+	if err != nil {
+		return err
 	}
+	defer b.close()
+	recorders := []*recorder{tcpdumpRecorder()}
+	if _, err := exec.LookPath("dumpcap"); err == nil {
+		recorders = append(recorders, dumpcapRecorder())
+	}
+	for _, format := range []string{"pcap", "pcapng"} { // the engine runs where the frames come in
+		recorders = append(recorders, jailtapRecorder(jailtap, format))
+	}
+	printCaptureHead(w)
+	for _, load := range loads {
+		results, err := b.compare(recorders, load)
+		if err != nil {
+			return err
+		}
+		printResults(w, load, recorders, results)
+	}
+	return nil
+}
+
+// A captureBench is where recorders are compared.
+type captureBench struct {
+	lab
+	flood *flood
+	dir   string
+}
+
+func newCaptureBench(l lab) (b *captureBench, err error) {
+	const ifname = "bench"
+	b = &captureBench{lab: l}
+	if err := l.from.Veth(l.to, ifname, ifname); err != nil {
+		return nil, err
+	}
+	if b.flood, err = newFlood(l.to, ifname); err != nil {
+		return nil, err
+	}
+	if b.dir, err = os.MkdirTemp(memoryDir(), "jailtap-bench-"); err != nil {
+		b.flood.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *captureBench) close() {
+	b.flood.close()
+	os.RemoveAll(b.dir)
+}
+
+// compare gives every recorder a turn in each round.
+func (b *captureBench) compare(recorders []*recorder, load load) ([]result, error) {
+	results := make([]result, len(recorders))
 	for range captureRounds {
-		for _, r := range recorders {
-			if err := r.round(l, send, filepath.Join(dir, "capture")); err != nil {
-				return fmt.Errorf("%s: %w", r.name, err)
+		for i, r := range recorders {
+			idle, _, err := b.run(r, load, 0)
+			if err != nil {
+				return nil, err
 			}
+			busy, captured, err := b.run(r, load, load.frames)
+			if err != nil {
+				return nil, err
+			}
+			cost := max(busy-idle, 0)
+			results[i].each = append(results[i].each, cost*picoseconds/time.Duration(max(captured, 1)))
+			results[i].lost += load.frames - captured
 		}
 	}
-	printRecorders(w, recorders)
-	return nil
+	return results, nil
 }
 
 // memoryDir is where files cost no disk: tmpfs, or else the usual place.
@@ -84,12 +140,12 @@ func captureScope() bpf.Scope { return scopeOf(1) }
 
 const captureExpr = "udp"
 
-func jailtapRecorder(program, engine string) *recorder {
+func jailtapRecorder(program, format string) *recorder {
 	return &recorder{
-		name: "jailtap capture --engine " + engine,
+		name: "jailtap capture --format " + format,
 		command: func(n *netlab.Namespace, file string) *exec.Cmd {
 			return exec.Command(program, "capture", "--in-netns", n.Path, "-i", "bench", "-a", "10.0.0.1",
-				"--engine", engine, "-B", ringKiB, "--stats", "-", "-w", file, captureExpr)
+				"--format", format, "-B", fmt.Sprint(ringKiB), "--stats", "-", "-w", file, captureExpr)
 		},
 		captured: func(stdout, _ []byte) (int, error) {
 			var stats struct{ Captured int }
@@ -99,75 +155,96 @@ func jailtapRecorder(program, engine string) *recorder {
 	}
 }
 
-var tcpdumpCaptured = regexp.MustCompile(`(\d+) packets? captured`)
+// conjunction is the scope and the expression, as one would give them to others.
+func conjunction() string {
+	return fmt.Sprintf("(%s) and (%s)", captureScope().Expr(bpf.Ethernet), captureExpr)
+}
 
 func tcpdumpRecorder() *recorder {
-	expr := fmt.Sprintf("(%s) and (%s)", captureScope().Expr(bpf.Ethernet), captureExpr)
 	return &recorder{
-		name: "tcpdump -w",
+		name: "tcpdump",
 		command: func(n *netlab.Namespace, file string) *exec.Cmd {
-			return exec.Command("nsenter", "--net="+n.Path, "tcpdump", "-Z", "root", "-n", "-i", "bench", "-B", ringKiB, "-w", file, expr)
+			return exec.Command("nsenter", "--net="+n.Path, "tcpdump", "-Z", "root", "-n", "-i", "bench",
+				"-B", fmt.Sprint(ringKiB), "-w", file, conjunction())
 		},
-		captured: func(_, stderr []byte) (int, error) {
-			m := tcpdumpCaptured.FindSubmatch(stderr)
-			if m == nil {
-				return 0, fmt.Errorf("no count in %q", stderr)
-			}
-			return strconv.Atoi(string(m[1]))
-		},
+		captured: countIn(`(\d+) packets? captured`),
 	}
 }
 
-// round runs the recorder twice: over no frames, for what starting costs, and
-// over many.
-func (r *recorder) round(l lab, send *sender, file string) error {
-	idle, _, err := r.run(l, send, file, 0)
-	if err != nil {
-		return err
+func dumpcapRecorder() *recorder {
+	return &recorder{
+		name: "dumpcap",
+		command: func(n *netlab.Namespace, file string) *exec.Cmd {
+			return exec.Command("nsenter", "--net="+n.Path, "dumpcap", "-q", "-i", "bench",
+				"-B", fmt.Sprint(ringKiB/1024), "-w", file, "-f", conjunction())
+		},
+		captured: countIn(`Packets captured: (\d+)`),
 	}
-	busy, captured, err := r.run(l, send, file, captureFrames)
-	if err != nil {
-		return err
+}
+
+// countIn finds the count on standard error.
+func countIn(pattern string) func(stdout, stderr []byte) (int, error) {
+	find := regexp.MustCompile(pattern)
+	return func(_, stderr []byte) (int, error) {
+		m := find.FindSubmatch(stderr)
+		if m == nil {
+			return 0, fmt.Errorf("no count in %q", stderr)
+		}
+		return strconv.Atoi(string(m[1]))
 	}
-	cost := max(busy-idle, time.Microsecond)
-	r.perCPU = append(r.perCPU, float64(captured)/cost.Seconds())
-	r.lost += captureFrames - captured
-	return nil
 }
 
 // run captures so many frames and returns the CPU time of the recorder.
-func (r *recorder) run(l lab, send *sender, file string, frames int) (cpu time.Duration, captured int, err error) {
+func (b *captureBench) run(r *recorder, load load, frames int) (cpu time.Duration, captured int, err error) {
+	file := filepath.Join(b.dir, "capture")
 	defer os.Remove(file)
 	var stdout, stderr bytes.Buffer
-	cmd := r.command(l.to, file)
+	cmd := r.command(b.to, file)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {
 		return 0, 0, err
 	}
-	// Both programs are ready after some 20 ms.
+	// They are ready after some 20 ms, dumpcap after 200.
 	time.Sleep(500 * time.Millisecond)
-	sendErr := send.paced(captureFrame(), frames)
-	time.Sleep(500 * time.Millisecond)
+	sendErr := b.flood.send(captureFrame(load.length), frames, load.rate)
+	if frames > 0 {
+		// What the kernel has not handed over yet tcpdump and dumpcap lose at the end;
+		// for tcpdump it does so within a second, its read timeout.
+		time.Sleep(1100 * time.Millisecond)
+	}
 	cmd.Process.Signal(unix.SIGINT)
 	if err := cmd.Wait(); err != nil || sendErr != nil {
-		return 0, 0, fmt.Errorf("%v, %v: %s", sendErr, err, stderr.Bytes())
+		return 0, 0, fmt.Errorf("%s: %v, %v: %s", r.name, sendErr, err, stderr.Bytes())
 	}
 	captured, err = r.captured(stdout.Bytes(), stderr.Bytes())
+	if err != nil {
+		err = fmt.Errorf("%s: %w", r.name, err)
+	}
 	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), captured, err
 }
 
-// captureFrame has 64 bytes.
-func captureFrame() []byte {
-	return testutil.UDP4(netip.MustParseAddrPort("10.0.0.1:1000"), netip.MustParseAddrPort("192.0.2.1:2000"), make([]byte, 22))
+// captureFrame is a frame of so many bytes.
+func captureFrame(length int) []byte {
+	const headers = 14 + 20 + 8
+	return testutil.UDP4(netip.MustParseAddrPort("10.0.0.1:1000"), netip.MustParseAddrPort("192.0.2.1:2000"), make([]byte, length-headers))
 }
 
-func printRecorders(w io.Writer, recorders []*recorder) {
-	fmt.Fprintf(w, "\n## Capture\n\n%d frames of 64 bytes in bursts on a veth pair, all of them in scope, `%s`, to a file in memory,\n"+
-		"with a ring of %s KiB. Lost frames are of all %d rounds.\n\n", captureFrames, captureExpr, ringKiB, captureRounds)
-	fmt.Fprint(w, "| program | packets a CPU-second | µs a packet | lost | of tcpdump's CPU |\n| --- | ---: | ---: | ---: | ---: |\n")
-	tcpdump := median(recorders[len(recorders)-1].perCPU)
-	for _, r := range recorders {
-		m := median(r.perCPU)
-		fmt.Fprintf(w, "| `%s` | %.0f | %.3f | %d | %.2f |\n", r.name, m, 1e6/m, r.lost, tcpdump/m)
+func printCaptureHead(w io.Writer) {
+	fmt.Fprintf(w, "\n## Capture\n\nFrames come in on a veth at a fixed rate, all of them in scope and `%s`, and are captured to a file in memory\n"+
+		"with a ring of %d KiB. CPU time is that of the program, user and system, without what it takes to start and\n"+
+		"end; medians of %d rounds. The last column is the median of the ratios to tcpdump in the same round. Lost\n"+
+		"frames are of all rounds.\n", captureExpr, ringKiB, captureRounds)
+}
+
+func printResults(w io.Writer, load load, recorders []*recorder, results []result) {
+	fmt.Fprintf(w, "\n%d bytes, %d frames at %d/s:\n\n", load.length, load.frames, load.rate)
+	fmt.Fprint(w, "| program | CPU ns a packet | packets a CPU-second | lost | of tcpdump's CPU |\n| --- | ---: | ---: | ---: | ---: |\n")
+	for i, r := range recorders {
+		ratios := make([]float64, captureRounds)
+		for round := range ratios {
+			ratios[round] = float64(results[i].each[round]) / float64(max(results[0].each[round], 1))
+		}
+		ns := float64(median(slices.Clone(results[i].each))) / picoseconds
+		fmt.Fprintf(w, "| `%s` | %.0f | %.0f | %d | %.2f |\n", r.name, ns, 1e9/max(ns, 1), results[i].lost, median(ratios))
 	}
 }

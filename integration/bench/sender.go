@@ -4,7 +4,6 @@ package main
 
 import (
 	"net"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,19 +30,6 @@ func (s *sender) frames(frame []byte, times int) error {
 		if _, err := unix.Write(s.fd, frame); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// paced sends in bursts, with time between them for a capture to go on: on a
-// machine with few CPUs the sender would starve it.
-func (s *sender) paced(frame []byte, times int) error {
-	const burst = 2000
-	for sent := 0; sent < times; sent += burst {
-		if err := s.frames(frame, min(burst, times-sent)); err != nil {
-			return err
-		}
-		time.Sleep(2 * time.Millisecond)
 	}
 	return nil
 }

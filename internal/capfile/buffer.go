@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 )
 
 // bufferSize is how many bytes are gathered before they are written.
-const bufferSize = 256 << 10
+const bufferSize = 128 << 10
 
 // A buffer gathers whole records and writes them together.
 type buffer struct {
@@ -22,6 +23,25 @@ type buffer struct {
 
 // size is how many bytes the file has, or will have once they are written.
 func (b *buffer) size() int64 { return b.before + int64(len(b.buf)) }
+
+// need sees to it that n more bytes fit.
+func (b *buffer) need(n int) {
+	if len(b.buf)+n > cap(b.buf) {
+		b.makeRoom(n)
+	}
+}
+
+// extend adds n bytes, which fit and which the caller makes a whole record.
+func (b *buffer) extend(n int) []byte {
+	b.buf = b.buf[:len(b.buf)+n]
+	return b.buf[len(b.buf)-n:]
+}
+
+// makeRoom writes out what there is.
+func (b *buffer) makeRoom(n int) {
+	b.flush()
+	b.buf = slices.Grow(b.buf, n)
+}
 
 // done is called when buf ends with a whole record.
 func (b *buffer) done() error {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/gopacket/pcapgo"
 
+	"jailtap/internal/captured"
 	"jailtap/internal/testutil"
 )
 
@@ -38,7 +39,7 @@ func write(t testing.TB, out io.Writer, format Format, iface Interface, packets 
 		t.Fatal(err)
 	}
 	for _, p := range packets {
-		if err := w.Write(0, p.Time, p.Data, p.Len); err != nil {
+		if err := w.Write(0, captured.Packet{Time: p.Time, Data: p.Data, Len: p.Len}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -320,7 +321,7 @@ func TestAFullDiskLeavesWholePackets(t *testing.T) {
 		}
 		data := make([]byte, 1501)
 		for err == nil {
-			err = w.Write(0, epoch, data, len(data))
+			err = w.Write(0, captured.Packet{Time: epoch, Data: data, Len: len(data)})
 		}
 		if !errors.Is(err, syscall.ENOSPC) || err.Error() != "writing full.pcap: no space left on device" {
 			t.Errorf("error %q", err)
@@ -335,6 +336,64 @@ func TestAFullDiskLeavesWholePackets(t *testing.T) {
 		if err != io.EOF || len(packets) < bufferSize/(1501+40) {
 			t.Errorf("%v: the file has %d packets and ends with %v", format, len(packets), err)
 		}
+	}
+}
+
+// TestManyPacketsAtOnceAreWhatTheyAreOneByOne: also when they fill the buffer, and
+// one is longer than it.
+func TestManyPacketsAtOnceAreWhatTheyAreOneByOne(t *testing.T) {
+	var packets []captured.Packet
+	for i := range 2000 {
+		data := bytes.Repeat([]byte{byte(i)}, 60+i%9)
+		packets = append(packets, captured.Packet{Time: epoch.Add(time.Duration(i)), Data: data, Len: len(data) + i%2})
+	}
+	packets[1000].Data, packets[1000].Len = make([]byte, bufferSize+5), bufferSize+5
+	for _, format := range []Format{Pcap, PcapNG} {
+		files := make([]bytes.Buffer, 2)
+		for i := range files {
+			w, err := NewWriter(&files[i], "test", format, Section{}, Interface{LinkType: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			step := []int{1, len(packets)}[i]
+			for n := 0; n < len(packets); n += step {
+				err = errors.Join(err, w.Write(0, packets[n:n+step]...))
+			}
+			if size := w.Size(); errors.Join(err, w.Flush()) != nil || size != int64(files[i].Len()) {
+				t.Fatalf("%v: %v; Size was %d, the file has %d bytes", format, err, size, files[i].Len())
+			}
+		}
+		if !bytes.Equal(files[0].Bytes(), files[1].Bytes()) {
+			t.Errorf("%v: the files differ", format)
+		}
+		got, err := readAll(t, &files[1])
+		if err != io.EOF || len(got) != len(packets) {
+			t.Fatalf("%v: %d packets, then %v", format, len(got), err)
+		}
+		for i, p := range packets {
+			if !got[i].Time.Equal(p.Time) || !bytes.Equal(got[i].Data, p.Data) || got[i].Len != p.Len {
+				t.Errorf("%v: packet %d is another", format, i)
+			}
+		}
+	}
+}
+
+// TestPaddingHasNothingOfEarlierPackets: the buffer is used again and again.
+func TestPaddingHasNothingOfEarlierPackets(t *testing.T) {
+	var file bytes.Buffer
+	w, err := NewWriter(&file, "test", PcapNG, Section{}, Interface{LinkType: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, short := bytes.Repeat([]byte{0xee}, 200), []byte{1, 2, 3, 4, 5}
+	for _, data := range [][]byte{secret, short} {
+		file.Reset()
+		if err := errors.Join(w.Write(0, captured.Packet{Time: epoch, Data: data, Len: len(data)}), w.Flush()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if padding := file.Bytes()[enhancedHead+len(short):][:3]; !bytes.Equal(padding, []byte{0, 0, 0}) {
+		t.Errorf("padding %x", padding)
 	}
 }
 
@@ -355,7 +414,7 @@ func TestAPacketIsWrittenAndReadWithoutAllocation(t *testing.T) {
 			t.Fatal(err)
 		}
 		data := make([]byte, 1500)
-		if n := testing.AllocsPerRun(1000, func() { _ = w.Write(0, epoch, data, 1500) }); n != 0 {
+		if n := testing.AllocsPerRun(1000, func() { _ = w.Write(0, captured.Packet{Time: epoch, Data: data, Len: 1500}) }); n != 0 {
 			t.Errorf("%v: %v allocations a packet written", format, n)
 		}
 

@@ -3,6 +3,8 @@ package capfile
 import (
 	"encoding/binary"
 	"time"
+
+	"jailtap/internal/captured"
 )
 
 func appendSection(b []byte, s Section) []byte {
@@ -28,19 +30,31 @@ func appendInterface(b []byte, iface Interface) []byte {
 	return endBlock(appendOptionEnd(b), start)
 }
 
-func appendEnhanced(b []byte, iface uint32, t time.Time, data []byte, length int) []byte {
-	stamp := uint64(t.UnixNano())
-	total := uint32(32 + padded(len(data)))
-	b = appendWord(b, blockEnhanced)
-	b = appendWord(b, total)
-	b = appendWord(b, iface)
-	b = appendWord(b, uint32(stamp>>32))
-	b = appendWord(b, uint32(stamp))
-	b = appendWord(b, uint32(len(data)))
-	b = appendWord(b, uint32(length))
-	b = append(b, data...)
-	b = append(b, "\x00\x00\x00"[:padded(len(data))-len(data)]...)
-	return appendWord(b, total)
+// Of an enhanced packet block, bytes before the packet and behind its padding.
+const (
+	enhancedHead = 28
+	enhancedTail = 4
+)
+
+func (w *Writer) writeEnhanced(iface uint32, packets []captured.Packet) {
+	for i := range packets {
+		p := &packets[i]
+		stamp := uint64(p.Time.UnixNano())
+		total := enhancedHead + padded(len(p.Data)) + enhancedTail
+		w.need(total)
+		r := w.extend(total)
+		_ = r[enhancedHead+enhancedTail-1] // so that this is checked once
+		binary.NativeEndian.PutUint32(r[0:], blockEnhanced)
+		binary.NativeEndian.PutUint32(r[4:], uint32(total))
+		binary.NativeEndian.PutUint32(r[8:], iface)
+		binary.NativeEndian.PutUint32(r[12:], uint32(stamp>>32))
+		binary.NativeEndian.PutUint32(r[16:], uint32(stamp))
+		binary.NativeEndian.PutUint32(r[20:], uint32(len(p.Data)))
+		binary.NativeEndian.PutUint32(r[24:], uint32(p.Len))
+		binary.NativeEndian.PutUint32(r[total-8:], 0) // the padding, if there is any
+		copy(r[enhancedHead:], p.Data)
+		binary.NativeEndian.PutUint32(r[total-enhancedTail:], uint32(total))
+	}
 }
 
 // appendStats says received and dropped twice: in the fields that mean just

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"jailtap/internal/captured"
 )
 
 // A Writer writes a capture file in this machine's byte order, with time
@@ -26,7 +28,7 @@ type Section struct {
 // NewWriter writes the head of a file. The name is for errors.
 func NewWriter(out io.Writer, name string, format Format, section Section, iface Interface) (*Writer, error) {
 	w := &Writer{format: format}
-	w.buffer = buffer{out: out, name: name, record: ngRecord, buf: make([]byte, 0, bufferSize+64<<10)}
+	w.buffer = buffer{out: out, name: name, record: ngRecord, buf: make([]byte, 0, bufferSize)}
 	if format == Pcap {
 		w.record = func([]byte) int { return pcapHeaderLen }
 		w.buf = appendPcapHeader(w.buf, iface)
@@ -55,14 +57,14 @@ func (w *Writer) AddInterface(iface Interface) (int, error) {
 	return w.ifaces - 1, w.done()
 }
 
-// Write adds a packet of interface number iface that had length bytes on the wire.
-func (w *Writer) Write(iface int, t time.Time, data []byte, length int) error {
+// Write adds packets of interface number iface.
+func (w *Writer) Write(iface int, packets ...captured.Packet) error {
 	if w.format == Pcap {
-		w.buf = appendPcapRecord(w.buf, t, data, length)
+		w.writePcap(packets)
 	} else {
-		w.buf = appendEnhanced(w.buf, uint32(iface), t, data, length)
+		w.writeEnhanced(uint32(iface), packets)
 	}
-	return w.done()
+	return w.err
 }
 
 // Size is the length of the file in bytes, with what is not yet written.
@@ -96,12 +98,19 @@ func appendPcapHeader(b []byte, iface Interface) []byte {
 	return appendWord(b, iface.LinkType)
 }
 
-func appendPcapRecord(b []byte, t time.Time, data []byte, length int) []byte {
-	b = appendWord(b, uint32(t.Unix()))
-	b = appendWord(b, uint32(t.Nanosecond()))
-	b = appendWord(b, uint32(len(data)))
-	b = appendWord(b, uint32(length))
-	return append(b, data...)
+func (w *Writer) writePcap(packets []captured.Packet) {
+	for i := range packets {
+		p := &packets[i]
+		total := pcapRecordLen + len(p.Data)
+		w.need(total)
+		r := w.extend(total)
+		_ = r[pcapRecordLen-1] // so that this is checked once
+		binary.NativeEndian.PutUint32(r[0:], uint32(p.Time.Unix()))
+		binary.NativeEndian.PutUint32(r[4:], uint32(p.Time.Nanosecond()))
+		binary.NativeEndian.PutUint32(r[8:], uint32(len(p.Data)))
+		binary.NativeEndian.PutUint32(r[12:], uint32(p.Len))
+		copy(r[pcapRecordLen:], p.Data)
+	}
 }
 
 // pcapRecord is the length of the record that b begins with.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"jailtap/internal/capfile"
+	"jailtap/internal/captured"
 	"jailtap/internal/testutil"
 )
 
@@ -129,7 +130,7 @@ func tcpdump(t testing.TB, linkType uint32, frames [][]byte, options ...string) 
 		t.Fatal(err)
 	}
 	for _, frame := range frames {
-		if err := w.Write(0, epoch, frame, len(frame)); err != nil {
+		if err := w.Write(0, captured.Packet{Time: epoch, Data: frame, Len: len(frame)}); err != nil {
 			t.Fatal(err)
 		}
 	}
