@@ -1,0 +1,278 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"jailtap/bpf"
+	"jailtap/loader"
+)
+
+// A connection is a client's.
+type connection struct {
+	*Server
+	conn *net.UnixConn
+	log  *slog.Logger
+
+	ward  *ward // of the captive that it was given; nil: none yet
+	given *holding
+	vlans bpf.VLANs // those of its scope
+}
+
+// connected serves a connection to its end.
+func (s *Server) connected(ctx context.Context, conn *net.UnixConn) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	c := &connection{Server: s, conn: conn, log: s.Log}
+	peer, err := peerOf(conn)
+	if err != nil {
+		c.turnAway(Refuse(CodePeer, "%v", err))
+		return
+	}
+	peer.Close()
+	c.log = s.Log.With("pid", peer.PID, "uid", peer.UID, "cgroup", peer.Cgroup)
+	leave, err := s.enter(user{peer.UID, peer.NamespaceID})
+	if err != nil {
+		c.turnAway(err)
+		return
+	}
+	defer leave()
+	for c.turn(ctx) {
+	}
+}
+
+// turnAway refuses whatever the client wants. It takes that out of the queue, since
+// closing a connection with something in it throws away the answer (ECONNRESET).
+func (c *connection) turnAway(err error) {
+	if _, failed := c.receive(lastWords); failed == nil {
+		c.refuse(nil, err)
+	}
+}
+
+// turn answers one message, and reports whether there may be another.
+func (c *connection) turn(ctx context.Context) bool {
+	text, err := c.receive(c.waits())
+	if err != nil {
+		return false
+	}
+	m, refusal := readMessage(text)
+	if refusal != nil {
+		c.refuse(nil, refusal)
+		return false // who knows what else it takes for the protocol
+	}
+	ctx, cancel := context.WithTimeout(ctx, makeTime)
+	defer cancel()
+	if m.Op == opCapture {
+		return c.capture(ctx, &m.Request)
+	}
+	return c.change(ctx, m)
+}
+
+// waits is how long the client may say nothing.
+func (c *connection) waits() time.Duration {
+	if c.given == nil {
+		return patience
+	}
+	return forever
+}
+
+// receive reads a message. There is no room for descriptors: the kernel drops
+// what came with it, and nothing of it is ever open here (unix(7), SCM_RIGHTS).
+func (c *connection) receive(within time.Duration) (text []byte, err error) {
+	c.conn.SetReadDeadline(time.Now().Add(within))
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	err2 := raw.Read(func(fd uintptr) bool {
+		text, err = receive(int(fd))
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	return text, errors.Join(err, err2)
+}
+
+// receive reads a message that is there. The buffer comes after the message:
+// connections that wait, which may be many, have none.
+func receive(fd int) ([]byte, error) {
+	size, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+	if err != nil {
+		return nil, err
+	}
+	if size == 0 { // also if the client sends nothing on purpose
+		return nil, io.EOF
+	}
+	text := make([]byte, min(size, maxMessage+1))
+	_, _, err = unix.Recvfrom(fd, text, unix.MSG_DONTWAIT)
+	return text, err
+}
+
+// refuse says no, and writes it down.
+func (c *connection) refuse(w *ward, err error) bool {
+	var r *Refusal
+	if !errors.As(err, &r) {
+		r = Refuse(CodeGuard, "%v", err)
+	}
+	if w != nil {
+		w.refused(r.Code)
+	} else {
+		c.mu.Lock()
+		c.stray[r.Code]++
+		c.mu.Unlock()
+	}
+	c.log.Warn("refused", "code", r.Code, "reason", r.Text)
+	return c.send(&answer{Error: r}) == nil
+}
+
+// send sends an answer, with a descriptor if there is one.
+func (c *connection) send(a *answer, fds ...int) error {
+	a.Version = Version
+	text, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	c.conn.SetWriteDeadline(time.Now().Add(sendTime))
+	n, _, err := c.conn.WriteMsgUnix(text, rights, nil)
+	if err == nil && n < len(text) {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+// capture gives the client a captive socket.
+func (c *connection) capture(ctx context.Context, r *Request) bool {
+	if c.given != nil {
+		return c.refuse(c.ward, Refuse(CodeMessage, "this connection has had its captive socket: make another"))
+	}
+	jail, err := c.jail()
+	if err != nil {
+		return c.refuse(nil, err)
+	}
+	defer jail.Namespace.Close()
+	w := c.Server.ward(jail)
+	c.log = c.log.With("jail", jail.Name, "interface", r.Interface)
+	if err := c.give(ctx, jail, w, r); err != nil {
+		return c.refuse(w, err)
+	}
+	return true
+}
+
+// jail finds whose the client is, as it is now.
+func (c *connection) jail() (*Jail, error) {
+	peer, err := peerOf(c.conn)
+	if err != nil {
+		return nil, Refuse(CodePeer, "%v", err)
+	}
+	defer peer.Close()
+	jail, err := c.Resolve(peer)
+	if r := (*Refusal)(nil); err != nil && !errors.As(err, &r) {
+		return nil, Refuse(CodePeer, "%v", err)
+	}
+	return jail, err
+}
+
+// give makes the socket and sends it. Where it fails nothing is left.
+func (c *connection) give(ctx context.Context, jail *Jail, w *ward, r *Request) (err error) {
+	if err := w.admits(jail, r); err != nil {
+		return err
+	}
+	if err := w.reserve(r.Ring); err != nil {
+		return err
+	}
+	h, err := c.make(ctx, jail, w, r)
+	if err != nil {
+		w.cancel(r.Ring)
+		return err
+	}
+	if err := c.handOver(ctx, h, w, r); err != nil {
+		w.drop(h)
+		return errors.Join(err, h.Revoke(), h.Close())
+	}
+	c.ward, c.given = w, h
+	return nil
+}
+
+// make makes the socket, with the scope of this moment.
+func (c *connection) make(ctx context.Context, jail *Jail, w *ward, r *Request) (*holding, error) {
+	scope, changes, err := w.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	captive, err := c.Captives.Captive(loader.CaptiveConfig{
+		Namespace: jail.Namespace, Scope: scope, Interface: r.Interface, Datagram: r.Datagram,
+		RingBytes: r.Ring, Label: c.label(jail.Name),
+	})
+	if unknown := (*loader.InterfaceError)(nil); errors.As(err, &unknown) {
+		return nil, Refuse(CodeInterface, "%v", unknown)
+	}
+	if errors.Is(err, unix.EMFILE) { // each socket takes some 12 here
+		return nil, Refuse(CodeLimit, "the broker has no descriptors left for another socket (ulimit -n, LimitNOFILE=)")
+	}
+	if err != nil {
+		return nil, Refuse(CodeGuard, "%v", err)
+	}
+	h := &holding{Captive: captive, ring: r.Ring}
+	if err := w.join(h, changes); err != nil {
+		captive.Close()
+		return nil, Refuse(CodeScope, "%v", err)
+	}
+	c.vlans = scope.VLANs
+	return h, nil
+}
+
+// handOver sets the filter, sends the socket and lets go of it.
+func (c *connection) handOver(ctx context.Context, h *holding, w *ward, r *Request) error {
+	rest, length, err := c.setFilter(ctx, h, w, &r.Filter)
+	if err != nil {
+		return err
+	}
+	now := w.scopeNow()
+	g := &Grant{Cookie: h.Cookie(), Interface: r.Interface, Ifindex: h.Index(), LinkType: h.LinkType().FileNumber(), Ring: r.Ring,
+		Jail: w.name, Scope: w.scope.Describe(now), Policy: now.Policy.String(), Rest: rest}
+	if err := c.send(&answer{Grant: g}, h.FD()); err != nil {
+		return err
+	}
+	w.given()
+	c.log.Info("captive given", "cookie", g.Cookie, "ifindex", g.Ifindex, "ring", g.Ring, "filter", length, "scope", g.Scope)
+	return h.Release()
+}
+
+// change does what a client may ask about the socket that it has.
+func (c *connection) change(ctx context.Context, m *message) bool {
+	if c.given == nil {
+		return c.refuse(nil, Refuse(CodeMessage, "%s is about a captive socket, and this connection has none", m.Op))
+	}
+	if err := c.ward.inTime(); err != nil {
+		return c.refuse(c.ward, err)
+	}
+	a, err := c.answer(ctx, m)
+	if err != nil {
+		return c.refuse(c.ward, err)
+	}
+	return c.send(a) == nil
+}
+
+func (c *connection) answer(ctx context.Context, m *message) (*answer, error) {
+	switch m.Op {
+	case opStats:
+		s, err := c.given.Stats()
+		return &answer{Stats: &s}, err
+	case opClear:
+		return &answer{Rest: &Rest{}}, c.given.ClearFilter()
+	}
+	rest, length, err := c.setFilter(ctx, c.given, c.ward, &m.Filter)
+	if err == nil {
+		c.log.Info("filter set", "cookie", c.given.Cookie(), "filter", length)
+	}
+	return &answer{Rest: &rest}, err
+}

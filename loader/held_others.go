@@ -1,0 +1,5 @@
+//go:build !linux
+
+package loader
+
+func hold(int, HeldConfig) (*Tap, error) { return nil, errNoCaptive }
