@@ -17,7 +17,7 @@ OTHERS := freebsd darwin windows
 FUZZTIME ?= 1m
 DEMO   ?= demo-captures
 
-.PHONY: help build build-freebsd test demo bench fuzz lint cross setup clean
+.PHONY: help build build-freebsd test demo bench profile escape fuzz lint cross setup clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '%-13s %s\n' $$name "$$text"; done
@@ -41,6 +41,15 @@ demo: build ## capture in namespaces of its own and check every frame (DEMO=dire
 bench: build ## measure, and write docs/BENCH.md
 	go build -o bin/bench ./integration/bench
 	$(SUDO) env "PATH=$$PATH" bin/bench -jailtap bin/jailtap -o docs/BENCH.md
+
+profile: setup ## profile a packet's way from the ring to the file, into bin/profile.cpu
+	@mkdir -p bin
+	go test -run '^$$' -bench FromTheRingToTheFile -benchtime 100000000x -cpuprofile bin/profile.cpu -o bin/loader.test ./loader
+	go tool pprof -top bin/loader.test bin/profile.cpu
+
+escape: build ## attempts to get out of captive sockets, in a table
+	go test -c -o bin/escape.test ./integration/escape
+	$(SUDO) env "PATH=$$PATH" JAILTAP_MUST_RUN=1 bin/escape.test -jailtap bin/jailtap -table -
 
 fuzz: setup ## run every fuzz test for FUZZTIME
 	@set -e; for pkg in $$(go list ./...); do \

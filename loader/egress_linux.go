@@ -51,17 +51,33 @@ const (
 func guardEgress(table string) (*egress, error) {
 	e := &egress{table: table}
 	err := e.ask(e.newTable(netlink.Excl), e.newChain(), e.newRule())
-	if errors.Is(err, unix.EEXIST) { // and as all or nothing was made, whole
-		// If nobody owns it any more, we do.
-		if err = e.ask(e.newTable(0)); errors.Is(err, unix.EPERM) {
-			err = nil
-		}
+	if errors.Is(err, unix.EEXIST) { // nobody owns it any more
+		err = e.ask(e.newTable(0))
+	}
+	if errors.Is(err, unix.EPERM) { // somebody else owns it, or we may do nothing of the kind
+		err = e.isThere()
 	}
 	if err != nil {
 		e.close()
 		return nil, fmt.Errorf("the guard on sending past queues (netfilter egress): %w", unsupported(err))
 	}
 	return e, nil
+}
+
+// isThere asks for the chain. Table, chain and rule were made together.
+func (e *egress) isThere() error {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	get := message(unix.NFT_MSG_GETCHAIN, 0, func(a *netlink.AttributeEncoder) {
+		a.String(unix.NFTA_CHAIN_TABLE, e.table)
+		a.String(unix.NFTA_CHAIN_NAME, egressChainName)
+	})
+	get.Header.Flags = netlink.Request
+	_, err = conn.Execute(get)
+	return err
 }
 
 // unsupported tells kernels that do not know what they are asked for.

@@ -129,4 +129,16 @@ int sending(struct __sk_buff *skb)
 	return skb->mark == MARK ? TCX_DROP : TCX_NEXT;
 }
 
+/* Frames with a VLAN tag lose it before they come to sockets that are bound for
+ * one protocol (__netif_receive_skb_core of net/core/dev.c). So that the scope
+ * (bpf/ebpf/captive.go) knows that there was one, the frame keeps the number of the
+ * interface where it had it. */
+SEC("tcx/ingress")
+int tags(struct __sk_buff *skb)
+{
+	if (skb->vlan_present)
+		skb->tc_index = skb->ifindex;
+	return TCX_NEXT;
+}
+
 char _license[] SEC("license") = "Apache-2.0";

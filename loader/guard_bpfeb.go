@@ -28,6 +28,7 @@ const (
 	guardMapCaptives = "captives"
 	guardProgOptions = "options"
 	guardProgSending = "sending"
+	guardProgTags    = "tags"
 )
 
 // loadGuard returns the embedded CollectionSpec for guard.
@@ -74,6 +75,7 @@ type guardSpecs struct {
 type guardProgramSpecs struct {
 	Options *ebpf.ProgramSpec `ebpf:"options"`
 	Sending *ebpf.ProgramSpec `ebpf:"sending"`
+	Tags    *ebpf.ProgramSpec `ebpf:"tags"`
 }
 
 // guardMapSpecs contains maps before they are loaded into the kernel.
@@ -130,12 +132,14 @@ type guardVariables struct {
 type guardPrograms struct {
 	Options *ebpf.Program `ebpf:"options"`
 	Sending *ebpf.Program `ebpf:"sending"`
+	Tags    *ebpf.Program `ebpf:"tags"`
 }
 
 func (p *guardPrograms) Close() error {
 	return _GuardClose(
 		p.Options,
 		p.Sending,
+		p.Tags,
 	)
 }
 

@@ -30,7 +30,7 @@ const (
 // openGuards takes up the guards that are pinned, with programs as they are
 // now, or makes new ones.
 func openGuards(pins string, cgroup *os.File) (_ *guards, err error) {
-	if err := os.Mkdir(pins, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := makePins(pins); err != nil {
 		return nil, err
 	}
 	rlimit.RemoveMemlock() // only before Linux 5.11; if it fails, loading will tell
@@ -50,19 +50,36 @@ func openGuards(pins string, cgroup *os.File) (_ *guards, err error) {
 	return g, nil
 }
 
-// openBPFFS opens the directory where the one with the pins is, or will be, and
-// mounts a bpffs there if it is on none.
-func openBPFFS(dir string) (*os.File, error) {
+// makePins makes the directory, on a bpffs that it mounts if there is none.
+func makePins(pins string) error {
+	parent := filepath.Dir(pins)
 	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return nil, fmt.Errorf("the place for pins, %s: %w", dir, err)
+	if err := unix.Statfs(parent, &fs); err != nil {
+		return fmt.Errorf("the place for pins, %s: %w", parent, err)
 	}
 	if fs.Type != unix.BPF_FS_MAGIC {
-		if err := unix.Mount("bpf", dir, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-			return nil, fmt.Errorf("mount a bpffs on %s: %w", dir, err)
+		if err := unix.Mount("bpf", parent, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+			return fmt.Errorf("mount a bpffs on %s: %w", parent, err)
 		}
 	}
-	return os.Open(dir)
+	err := os.Mkdir(pins, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return isOurs(pins)
+	}
+	return err
+}
+
+// isOurs refuses a directory of pins that somebody else could take them out of: a
+// bpffs often lets everybody make directories.
+func isOurs(pins string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(pins, &st); err != nil {
+		return err
+	}
+	if st.Mode != unix.S_IFDIR|0o700 || int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("the directory for pins, %s, is not ours alone (user %d, mode %o): remove it", pins, st.Uid, st.Mode)
+	}
+	return nil
 }
 
 // guardOptions is the link that holds the guard to the cgroup.
@@ -122,52 +139,87 @@ func (g *guards) pinOfSlot(cookie uint64) string {
 	return filepath.Join(g.pins, fmt.Sprintf("slot-%d", cookie))
 }
 
-// guardSending puts the guard on an interface of the calling thread's
-// namespace, unless it is there.
-func (g *guards) guardSending(namespace uint64, index int) error {
-	pin := g.pin(namespace, index)
+// A hook is a program that is on every interface of a guarded namespace.
+type hook struct {
+	name    string // of pins: NAME-NAMESPACE-INTERFACE
+	program *cilium.Program
+	at      cilium.AttachType
+}
+
+func (g *guards) hooks() []hook {
+	return []hook{{"send", g.Sending, cilium.AttachTCXEgress}, {"tags", g.Tags, cilium.AttachTCXIngress}}
+}
+
+func (g *guards) pin(h hook, namespace uint64, index int) string {
+	return filepath.Join(g.pins, fmt.Sprintf("%s-%d-%d", h.name, namespace, index))
+}
+
+// guardInterface puts the hooks on an interface of the calling thread's
+// namespace, unless they are there.
+func (g *guards) guardInterface(namespace uint64, index int) error {
+	for _, h := range g.hooks() {
+		if err := h.attach(g.pin(h, namespace, index), index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h hook) attach(pin string, index int) error {
 	old, err := bpflink.LoadPinnedLink(pin, nil)
 	if err == nil {
 		defer old.Close()
-		if g.holds(namespace, index) {
-			return old.Update(g.Sending)
+		if isOn(old, index) {
+			return old.Update(h.program)
 		}
 		old.Unpin() // of an interface that is no more
 	}
 	l, err := bpflink.AttachTCX(bpflink.TCXOptions{
-		Interface: index, Program: g.Sending, Attach: cilium.AttachTCXEgress,
+		Interface: index, Program: h.program, Attach: h.at,
 		Anchor: bpflink.Head(), // before programs that may let frames pass
 	})
 	if err != nil {
-		return fmt.Errorf("the guard on sending, on interface %d (tcx, Linux 6.6): %w", index, err)
+		return fmt.Errorf("the guard %q on interface %d (tcx, Linux 6.6): %w", h.name, index, err)
 	}
 	defer l.Close()
 	return l.Pin(pin)
+}
+
+// isOn reports whether a link is to an interface.
+func isOn(l bpflink.Link, index int) bool {
+	info, err := l.Info()
+	return err == nil && info.TCX() != nil && info.TCX().Ifindex == uint32(index)
+}
+
+// holds reports whether the pinned hooks are on an interface.
+func (g *guards) holds(namespace uint64, index int) bool {
+	for _, h := range g.hooks() {
+		l, err := bpflink.LoadPinnedLink(g.pin(h, namespace, index), nil)
+		if err != nil {
+			return false
+		}
+		defer l.Close()
+		if !isOn(l, index) {
+			return false
+		}
+	}
+	return true
 }
 
 // table is the name of the guards' table in each namespace: other pins, other
 // guards.
 func (g *guards) table() string { return filepath.Base(g.pins) }
 
-func (g *guards) pin(namespace uint64, index int) string {
-	return filepath.Join(g.pins, fmt.Sprintf("send-%d-%d", namespace, index))
-}
-
-// holds reports whether a pinned guard on sending is on its interface.
-func (g *guards) holds(namespace uint64, index int) bool {
-	l, err := bpflink.LoadPinnedLink(g.pin(namespace, index), nil)
-	if err != nil {
-		return false
-	}
-	defer l.Close()
-	info, err := l.Info()
-	return err == nil && info.TCX() != nil && info.TCX().Ifindex == uint32(index)
-}
-
-// unguard removes pins, and so the guards, that match a pattern.
+// unguard takes away what is pinned under names that match a pattern.
 func (g *guards) unguard(pattern string) error {
 	names, err := filepath.Glob(filepath.Join(g.pins, pattern))
 	for _, name := range names {
+		// Without its pin a link is released later, and would be in the way of
+		// the next one till then.
+		if l, err := bpflink.LoadPinnedLink(name, nil); err == nil {
+			l.Detach() // fails if its interface is no more
+			l.Close()
+		}
 		if err2 := os.Remove(name); err2 != nil && !errors.Is(err2, os.ErrNotExist) {
 			err = errors.Join(err, err2)
 		}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"jailtap/internal/testutil"
 )
 
 // needEgress skips where the kernel has no netfilter egress chain for all
@@ -181,4 +183,16 @@ func TestTheChainOfAWardenThatWasKilledIsRemovedWithItsLastCaptive(t *testing.T)
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// The kernel takes the tag off before it comes to sockets of one protocol.
+func TestACaptiveOfOneProtocolShowsNoFramesOfVLANs(t *testing.T) {
+	w, _ := newWarden(t)
+	l := newLab(t)
+	c := newCaptive(t, w, CaptiveConfig{Namespace: l.near, Scope: scopeOf(1)})
+	onLink(t, l.near, "eth0", func(link netlink.Link) error {
+		return unix.Bind(c.FD(), &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: link.Attrs().Index})
+	})
+	l.far.Inject(t, "eth0", testutil.Tagged(udp(1, 2, "another network"), 0x8100, 7), udp(1, 2, "own"))
+	wantFrames(t, arriving(t, c), udp(1, 2, "own"))
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -84,13 +85,13 @@ func (s *sendGuard) guardAll() error {
 		gone, err := s.guards.pinnedIndexes(s.inode)
 		for _, l := range links {
 			index := l.Attrs().Index
-			if err2 := s.guards.guardSending(s.inode, index); !isGone(err2) {
+			if err2 := s.guards.guardInterface(s.inode, index); !isGone(err2) {
 				err = errors.Join(err, err2)
 			}
 			delete(gone, index)
 		}
 		for index := range gone {
-			os.Remove(s.guards.pin(s.inode, index))
+			err = errors.Join(err, s.guards.unguard(fmt.Sprintf("*-%d-%d", s.inode, index)))
 		}
 		return err
 	})
@@ -163,8 +164,10 @@ func (g *guards) eachPin(f func(inode uint64, index int)) error {
 	for _, e := range entries {
 		var inode uint64
 		var index int
-		if n, _ := fmt.Sscanf(e.Name(), "send-%d-%d", &inode, &index); n == 2 {
-			f(inode, index)
+		if _, numbers, _ := strings.Cut(e.Name(), "-"); numbers != "" {
+			if n, _ := fmt.Sscanf(numbers, "%d-%d", &inode, &index); n == 2 {
+				f(inode, index)
+			}
 		}
 	}
 	return err

@@ -18,7 +18,7 @@ type warden struct {
 	guards     *guards
 	cgroup     *os.File // the Warden's
 	home       string   // where the process was before
-	bpffs      *os.File // where the pins are, with a lock while something is done that no two may do at once
+	lock       *os.File // taken while something is done that no two Wardens may do at once
 	shared     *os.File // the pins, with a lock that says they are in use
 	namespaces map[uint64]*sendGuard
 }
@@ -36,7 +36,7 @@ func openWarden(cfg WardenConfig) (_ *Warden, err error) {
 	if err = w.moveIn(cfg.Cgroup); err != nil {
 		return nil, err
 	}
-	if w.bpffs, err = openBPFFS(filepath.Dir(cfg.Pins)); err != nil {
+	if w.lock, err = openLock(); err != nil {
 		return nil, err
 	}
 	err = w.exclusively(func() (err error) {
@@ -132,11 +132,21 @@ func ownCgroup() (mount, own string, err error) {
 	return mount, own, nil
 }
 
+// openLock opens what Wardens lock. Nobody else can open it, and with that keep
+// them waiting.
+func openLock() (*os.File, error) {
+	const dir = "/run/jailtap"
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(dir, "wardens.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+}
+
 // exclusively does what no two Wardens may do at once.
 func (w *warden) exclusively(do func() error) error {
-	fd := int(w.bpffs.Fd())
+	fd := int(w.lock.Fd())
 	if err := unix.Flock(fd, unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %s: %w", w.bpffs.Name(), err)
+		return fmt.Errorf("lock %s: %w", w.lock.Name(), err)
 	}
 	defer unix.Flock(fd, unix.LOCK_UN)
 	return do()
@@ -219,7 +229,7 @@ func (w *warden) sweepLocked() error {
 	err = errors.Join(err, err2)
 	for inode := range pinned {
 		if left[inode] == 0 {
-			err = errors.Join(err, w.guards.unguard(fmt.Sprintf("send-%d-*", inode)))
+			err = errors.Join(err, w.guards.unguard(fmt.Sprintf("*-%d-*", inode)))
 		}
 	}
 	return err
@@ -255,7 +265,7 @@ func (w *warden) close() error {
 		w.guards.close()
 		w.guards = nil
 	}
-	w.bpffs.Close() // also if there is none
+	w.lock.Close() // also if there is none
 	if w.home != "" {
 		errs = append(errs, enter(w.home))
 	}

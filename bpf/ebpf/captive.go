@@ -29,6 +29,7 @@ func Captive(s bpf.Scope, c Capacity) (*cilium.CollectionSpec, error) {
 		asm.LoadMapValue(asm.R1, 0, 0).WithReference(Flags),
 		asm.LoadMem(asm.R1, asm.R1, 0, asm.Word),
 		asm.JSet.Imm32(asm.R1, FlagRevoked, "out"))
+	g.noTagLost()
 	g.scope()
 	g.count(1)
 	g.emit(
@@ -42,6 +43,21 @@ func Captive(s bpf.Scope, c Capacity) (*cilium.CollectionSpec, error) {
 	maps := g.maps()
 	maps[Slot] = &cilium.MapSpec{Name: Slot, Type: cilium.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1}
 	return g.collection(maps)
+}
+
+// noTagLost emits: goto out if the frame had a VLAN tag on this interface that is
+// not there any more: see tags in loader/guard.bpf.c.
+func (g *scopeCode) noTagLost() {
+	none := g.newLabel()
+	g.emit(
+		asm.LoadMem(asm.R1, regCtx, skbTCIndex, asm.Word),
+		asm.JEq.Imm32(asm.R1, 0, none),
+		asm.LoadMem(asm.R2, regCtx, skbVlanPresent, asm.Word),
+		asm.JNE.Imm32(asm.R2, 0, none),
+		asm.LoadMem(asm.R2, regCtx, skbIfindex, asm.Word),
+		asm.And.Imm32(asm.R2, 0xffff), // tc_index has 16 bits
+		asm.JEq.Reg32(asm.R1, asm.R2, "out"))
+	g.label(none)
 }
 
 // User is the program for a captive socket's slot. user is about what such a

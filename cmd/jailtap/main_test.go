@@ -11,6 +11,7 @@ import (
 
 	"jailtap/internal/capfile"
 	"jailtap/internal/testutil"
+	"jailtap/loader"
 )
 
 // TestMain lets the test binary be the program itself, for tests of signals
@@ -97,7 +98,7 @@ func mixFile(t testing.TB, name string) string {
 		t.Fatal(err)
 	}
 	for i, frame := range mix() {
-		if err := w.Write(0, epoch.Add(time.Duration(i)*time.Second), frame, len(frame)); err != nil {
+		if err := w.Write(0, loader.Packet{Time: epoch.Add(time.Duration(i) * time.Second), Data: frame, Len: len(frame)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -67,12 +67,13 @@ that you give.`,
 		SilenceUsage:     true,
 		PersistentPreRun: func(*cobra.Command, []string) { a.began = true },
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("name a command: capture, run, filter, conform, version")
+			return usagef("name a command: capture, run, serve, oci, filter, conform, jail, siginfo, sockstat, version")
 		},
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.captureCommand(), a.conformCommand(), a.filterCommand(), a.runCommand(), a.versionCommand())
+	root.AddCommand(a.captureCommand(), a.conformCommand(), a.filterCommand(), a.jailCommand(), a.ociCommand(), a.runCommand(),
+		a.serveCommand(), a.sigInfoCommand(), a.sockstatCommand(namespaceSockets), a.versionCommand())
 	return root
 }
 

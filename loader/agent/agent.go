@@ -72,9 +72,15 @@ type Options struct {
 	// MaxCaptives is how many captive sockets there may be at once; 0: 256.
 	// One more is ENOBUFS.
 	MaxCaptives int
+
+	// Admit, if there is one, says whether a thread may have a captive socket; an
+	// error is EPERM. The number is that in our PID namespace. What Admit reads
+	// under it was the thread's own if the thread waits thereafter, which waits
+	// tells. Serve asks that too before it gives a socket.
+	Admit func(tid int, waits func() bool) error
 }
 
-// Serve answers the notifications of a seccomp filter (Filter) until no process
+// Serve answers the notifications of a seccomp filter with Rules until no process
 // is under it any more, which is nil, or ctx ends, which is ctx's error. It
 // reads callers' memory and descriptors, for which it needs CAP_SYS_PTRACE
 // (ptrace(2), PTRACE_MODE_ATTACH_REALCREDS) where they are other users'.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"unsafe"
@@ -38,7 +39,10 @@ func child() {
 		return
 	}
 	runtime.LockOSThread() // privileges and filter are the thread's
-	unix.CloseOnExec(childConn)
+	// The operator's open files are not the command's.
+	if err := unix.CloseRange(childConn, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		tell(msgSetup, fmt.Sprintf("close_range (Linux 5.11): %v", err))
+	}
 	// The agent first does what may fail on its side.
 	if n, err := unix.Read(childConn, make([]byte, 1)); n != 1 || err != nil {
 		os.Exit(1)

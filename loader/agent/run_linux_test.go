@@ -107,12 +107,25 @@ func TestTheCommandHasNoPrivilegesAndCanGetNone(t *testing.T) {
 	}
 }
 
-func TestNoDescriptorOfTheAgentReachesTheCommand(t *testing.T) {
-	const list = "ls /proc/$$/fd"
-	_, output, err := (&setting{}).run(t, "sh", "-c", list)
-	plain, plainErr := exec.Command("sh", "-c", list).Output()
-	if err != nil || plainErr != nil || output != string(plain) {
-		t.Errorf("%q, %v; without the agent %q, %v", output, err, plain, plainErr)
+func TestNoDescriptorButTheStandardOnesReachesTheCommand(t *testing.T) {
+	// As an operator's file that is open without O_CLOEXEC.
+	fd, err := unix.Open("/dev/null", unix.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	_, output, err := (&setting{}).run(t, "sh", "-c", "ls /proc/$$/fd")
+	if err != nil || output != "0\n1\n2\n" {
+		t.Errorf("%q, %v", output, err)
+	}
+}
+
+func TestTheCommandTypesNothingIntoTheTerminal(t *testing.T) {
+	for _, request := range []int{unix.TIOCSTI, unix.TIOCLINUX} {
+		script := fmt.Sprintf("import fcntl\ntry: fcntl.ioctl(0, %d, b'x')\nexcept OSError as e: print(e.errno)", request)
+		if _, output, err := (&setting{}).run(t, "python3", "-c", script); err != nil || output != "1\n" { // EPERM; not ENOTTY
+			t.Errorf("request %#x: %q, %v", request, output, err)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ type server struct {
 	listener
 	captives Captives
 	log      *slog.Logger
+	admit    func(tid int, waits func() bool) error // or nil
 	cells    *cells
 }
 
@@ -31,7 +32,7 @@ func serve(ctx context.Context, f *os.File, captives Captives, o Options) error 
 	if o.MaxCaptives == 0 {
 		o.MaxCaptives = 256
 	}
-	s := &server{listener{int(f.Fd())}, captives, o.Log, newCells(o.MaxCaptives, captives.Existing)}
+	s := &server{listener{int(f.Fd())}, captives, o.Log, o.Admit, newCells(o.MaxCaptives, captives.Existing)}
 	defer s.cells.close()
 	defer runtime.KeepAlive(f)
 	err := s.loop(ctx)

@@ -55,6 +55,10 @@ func (s *server) socket(n *notification) {
 
 // newCaptive gives the caller a captive socket, which ends the call.
 func (s *server) newCaptive(n *notification, r request) unix.Errno {
+	if err := s.admitted(n); err != nil {
+		s.log.Warn("no captive socket", "tid", n.tid, "error", err)
+		return unix.EPERM
+	}
 	done, err := s.cells.reserve()
 	if err != nil {
 		s.log.Warn("no captive socket", "tid", n.tid, "error", err)
@@ -71,6 +75,19 @@ func (s *server) newCaptive(n *notification, r request) unix.Errno {
 		return errnoOf(err)
 	}
 	return 0
+}
+
+// admitted asks whether the caller may have one.
+func (s *server) admitted(n *notification) error {
+	if s.admit == nil {
+		return nil
+	}
+	waits := func() bool { return s.valid(n) }
+	err := s.admit(int(n.tid), waits)
+	if err == nil && !waits() {
+		return unix.ESRCH
+	}
+	return err
 }
 
 func (s *server) handOver(n *notification, r request, c Captive) error {
