@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"jailtap/internal/testutil"
@@ -108,6 +109,32 @@ func everyInterfaceGuarded(w *Warden) error {
 		}
 	}
 	return err
+}
+
+// As several jailtap run at once do.
+func TestWardensThatGuardOneNamespaceAtOnceAllGuardIt(t *testing.T) {
+	w, cfg := newWarden(t)
+	l := newLab(t)
+	for i := range 10 {
+		l.near.VethTo(t, l.near, fmt.Sprint("a", i), fmt.Sprint("b", i))
+	}
+	var group errgroup.Group
+	for range 4 {
+		group.Go(func() error {
+			other, err := OpenWarden(cfg)
+			if err != nil {
+				return err
+			}
+			_, err = other.Guard(l.near)
+			if err == nil {
+				err = l.near.Do(func() error { return everyInterfaceGuarded(w) })
+			}
+			return errors.Join(err, other.Close())
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 // Containers come and go on a busy host.

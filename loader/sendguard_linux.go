@@ -22,8 +22,9 @@ type sendGuard struct {
 	events *nl.NetlinkSocket
 	done   chan struct{} // closed when the watch ends; nil if there is none
 
-	mu  sync.Mutex
-	err error // some interface is not guarded, as far as known
+	mu      sync.Mutex
+	err     error // some interface is not guarded, as far as known
+	removed bool  // no interface is to be guarded any more
 }
 
 // guardNamespace guards all interfaces there are, and then those that come.
@@ -48,7 +49,7 @@ func (g *guards) guardNamespace(ns Namespace, inode uint64) (*sendGuard, error) 
 		s.stop()
 		return nil, err
 	}
-	if err := s.guardAll(); err != nil {
+	if err := exclusively(s.guardAll); err != nil {
 		s.stop()
 		return nil, err
 	}
@@ -67,13 +68,16 @@ func (s *sendGuard) watch() {
 			s.fail(fmt.Errorf("watch for new interfaces: %w", err))
 			return
 		}
-		s.fail(s.guardAll())
+		s.fail(exclusively(s.guardAll))
 	}
 }
 
 // guardAll guards the interfaces that are not, and unpins what held to those
-// that are no more.
+// that are no more. No Warden does it while another does.
 func (s *sendGuard) guardAll() error {
+	if s.isRemoved() {
+		return nil
+	}
 	return s.ns.Do(func() error {
 		links, err := netlink.LinkList()
 		for errors.Is(err, netlink.ErrDumpInterrupted) { // one came or went meanwhile
@@ -116,18 +120,25 @@ func (s *sendGuard) failed() error {
 	return s.err
 }
 
-// remove takes the guards away.
-func (s *sendGuard) remove() error {
-	var err error
+func (s *sendGuard) isRemoved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.removed
+}
+
+// remove takes the guard away that is not pinned. The watch makes none any more
+// then, but may still be there: what it waits for is the caller's.
+func (s *sendGuard) remove() (err error) {
+	s.mu.Lock()
+	s.removed = true
+	s.mu.Unlock()
 	if s.egress != nil {
 		err = s.egress.remove()
 	}
-	s.stop()
 	return err
 }
 
-// stop ends the watch, which pins nothing any more then. The guards stay where
-// they are.
+// stop ends the watch. The guards stay where they are.
 func (s *sendGuard) stop() {
 	if s.egress != nil {
 		s.egress.close()

@@ -18,9 +18,9 @@ type warden struct {
 	guards     *guards
 	cgroup     *os.File // the Warden's
 	home       string   // where the process was before
-	lock       *os.File // taken while something is done that no two Wardens may do at once
 	shared     *os.File // the pins, with a lock that says they are in use
 	namespaces map[uint64]*sendGuard
+	removed    []*sendGuard // to be stopped
 }
 
 func openWarden(cfg WardenConfig) (_ *Warden, err error) {
@@ -36,10 +36,7 @@ func openWarden(cfg WardenConfig) (_ *Warden, err error) {
 	if err = w.moveIn(cfg.Cgroup); err != nil {
 		return nil, err
 	}
-	if w.lock, err = openLock(); err != nil {
-		return nil, err
-	}
-	err = w.exclusively(func() (err error) {
+	err = exclusively(func() (err error) {
 		if w.guards, err = openGuards(cfg.Pins, w.cgroup); err != nil {
 			return err
 		}
@@ -132,23 +129,21 @@ func ownCgroup() (mount, own string, err error) {
 	return mount, own, nil
 }
 
-// openLock opens what Wardens lock. Nobody else can open it, and with that keep
-// them waiting.
-func openLock() (*os.File, error) {
+// exclusively does what no two Wardens may do at once, and no two parts of one. What
+// it locks nobody else can open, and with that keep Wardens waiting.
+func exclusively(do func() error) error {
 	const dir = "/run/jailtap"
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, err
+		return err
 	}
-	return os.OpenFile(filepath.Join(dir, "wardens.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-}
-
-// exclusively does what no two Wardens may do at once.
-func (w *warden) exclusively(do func() error) error {
-	fd := int(w.lock.Fd())
-	if err := unix.Flock(fd, unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %s: %w", w.lock.Name(), err)
+	lock, err := os.OpenFile(filepath.Join(dir, "wardens.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
 	}
-	defer unix.Flock(fd, unix.LOCK_UN)
+	defer lock.Close() // unlocks
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
 	return do()
 }
 
@@ -201,7 +196,16 @@ func (w *warden) sweep() error {
 	if w.guards == nil {
 		return errClosed
 	}
-	return w.exclusively(w.sweepLocked)
+	defer w.stopRemoved()
+	return exclusively(w.sweepLocked)
+}
+
+// stopRemoved waits for watches that may wait to do something exclusively.
+func (w *warden) stopRemoved() {
+	for _, g := range w.removed {
+		g.stop()
+	}
+	w.removed = nil
 }
 
 // sweepLocked forgets sockets that are no more, and if no other Warden is there
@@ -222,6 +226,7 @@ func (w *warden) sweepLocked() error {
 	for inode, g := range w.namespaces {
 		if left[inode] == 0 {
 			err = errors.Join(err, g.remove())
+			w.removed = append(w.removed, g)
 			delete(w.namespaces, inode)
 		}
 	}
@@ -258,14 +263,14 @@ func (w *warden) close() error {
 	}
 	var errs []error
 	if w.guards != nil {
-		errs = append(errs, w.exclusively(w.leave))
+		errs = append(errs, exclusively(w.leave))
+		w.stopRemoved()
 		for _, g := range w.namespaces {
 			g.stop()
 		}
 		w.guards.close()
 		w.guards = nil
 	}
-	w.lock.Close() // also if there is none
 	if w.home != "" {
 		errs = append(errs, enter(w.home))
 	}

@@ -202,8 +202,9 @@ func typeAhead(a *attacker) error {
 
 func typed(_ *world, p *prey) string {
 	got := make([]byte, 64)
-	unix.SetNonblock(int(p.tty.Fd()), true)
-	n, _ := unix.Read(int(p.tty.Fd()), got)
+	tty := int(p.tty.Fd()) // Fd makes it block
+	unix.SetNonblock(tty, true)
+	n, _ := unix.Read(tty, got)
 	if strings.Contains(string(got[:max(n, 0)]), strings.TrimSpace(typedWord)) {
 		return fmt.Sprintf("%q was typed at the operator's terminal", got[:n])
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -180,22 +181,30 @@ func (w *world) neighbour() int {
 	return fd
 }
 
-// later makes an interface, with traffic on it.
+// later makes an interface, with traffic on it until the attempt has ended.
 func (w *world) later(kind string) string {
 	name := fmt.Sprint(kind, w.interfaces.Add(1))
+	far := name
 	switch kind {
 	case "moved": // made elsewhere, where it is given to the host
-		w.check(w.wire.Veth(w.wire.Namespace, name, name+"p"))
+		far = name + "p"
+		w.check(w.wire.Veth(w.wire.Namespace, name, far))
 		w.check(w.wire.Do(func() error { return moveTo(name, w.host.Path) }))
 		w.check(w.host.Do(func() error { return setUp(name) }))
-		name += "p"
-		w.traffic.add(w, w.wire, name)
-		return name[:len(name)-1]
 	default:
-		w.check(w.host.Veth(w.wire.Namespace, name, name))
+		w.check(w.host.Veth(w.wire.Namespace, name, far))
 	}
-	w.traffic.add(w, w.wire, name)
+	w.t.Cleanup(func() { w.check(w.wire.Do(func() error { return remove(far) })) })
+	w.traffic.add(w, w.wire, far)
 	return name
+}
+
+func remove(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(link)
 }
 
 func moveTo(name, namespace string) error {
@@ -275,9 +284,16 @@ func (tr *traffic) addFrames(w *world, ns *testutil.Namespace, ifname string, fr
 		}
 		return err
 	}))
+	w.t.Cleanup(func() { tr.drop(fd) }) // before it is closed
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.outlets = append(tr.outlets, outlet{fd, ifindex, frames, numbered})
+}
+
+func (tr *traffic) drop(fd int) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.outlets = slices.DeleteFunc(tr.outlets, func(o outlet) bool { return o.fd == fd })
 }
 
 func (tr *traffic) run() {
