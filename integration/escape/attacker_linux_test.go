@@ -186,7 +186,7 @@ func bindFor(fd int, ifname string, protocol uint16) error {
 }
 
 // enough is how many frames of one kind an attacker looks at.
-const enough = 4
+const enough = 12
 
 // look reads frames until there were enough of the jail's, or of others. That
 // there are none at all proves nothing.

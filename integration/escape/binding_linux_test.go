@@ -54,9 +54,15 @@ func rebindLater(a *attacker) error {
 func bindProtocols(a *attacker) error {
 	fd := a.captive()
 	var t tally
-	for _, protocol := range []uint16{unix.ETH_P_IP, unix.ETH_P_IPV6, unix.ETH_P_ARP, unix.ETH_P_RARP, unix.ETH_P_8021Q, unix.ETH_P_8021AD,
-		unix.ETH_P_802_2, unix.ETH_P_802_3, unix.ETH_P_SNAP, unix.ETH_P_LOOPBACK, unix.ETH_P_LOOP, 0xffff} {
-		must("bind", bindFor(fd, "any", protocol))
+	for _, protocol := range []uint16{unix.ETH_P_IP, unix.ETH_P_IPV6, unix.ETH_P_ARP} {
+		if err := bindFor(fd, "any", protocol); err != nil && a.setting == settled {
+			t.add(err)
+		}
+		t.add(a.look(fd))
+	}
+	for _, protocol := range []uint16{unix.ETH_P_RARP, unix.ETH_P_8021Q, unix.ETH_P_8021AD, unix.ETH_P_802_2, unix.ETH_P_802_3,
+		unix.ETH_P_SNAP, unix.ETH_P_LOOPBACK, unix.ETH_P_LOOP, 0xffff} {
+		t.add(said("bind", bindFor(fd, "any", protocol)))
 		t.add(a.peek(fd))
 	}
 	return t.refused()
@@ -97,12 +103,12 @@ func bindRace(a *attacker) error {
 	return fmt.Errorf("%w, bound often: %t", met, n > 8)
 }
 
-// newestInterface is the highest number of one.
-func newestInterface() (newest int) {
+// interfaces are the numbers of those that there are.
+func interfaces() (numbers []int) {
 	links, err := net.Interfaces()
 	must("interfaces", err)
 	for _, l := range links {
-		newest = max(newest, l.Index)
+		numbers = append(numbers, l.Index)
 	}
-	return newest
+	return numbers
 }

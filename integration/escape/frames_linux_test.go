@@ -47,7 +47,13 @@ func udp(src, dst netip.Addr, payload string) []byte {
 func trailed(frame []byte, text string) []byte { return append(frame, text...) }
 
 // own and foreign are what passes by, on an interface with Ethernet's header.
-func own() [][]byte { return [][]byte{udp(far4, jail4, ownWord)} }
+func own() [][]byte {
+	return [][]byte{
+		udp(far4, jail4, ownWord),
+		udp(far6, jail6, ownWord),
+		trailed(testutil.ARP(testutil.ARPReply, far4, jail4, testutil.MACOf(jail4)), ownWord),
+	}
+}
 
 func foreign() [][]byte {
 	return [][]byte{

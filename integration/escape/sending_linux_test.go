@@ -5,6 +5,7 @@ package escape
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -93,11 +94,11 @@ func sendThreads(a *attacker) error {
 	return t.met()
 }
 
-// sendLater sends to the numbers that the next interfaces will have while
-// they are made.
+// sendLater sends to all numbers that the next interfaces may have while they are
+// made.
 func sendLater(kind string) func(*attacker) error {
 	return func(a *attacker) error {
-		fd, newest := a.captive(), newestInterface()
+		fd, there := a.captive(), interfaces()
 		made := make(chan struct{})
 		go func() {
 			defer close(made)
@@ -112,7 +113,10 @@ func sendLater(kind string) func(*attacker) error {
 				running = false
 			default:
 			}
-			for i := newest + 1; i < newest+24; i++ {
+			for i := 1; i < slices.Max(there)+64; i++ {
+				if slices.Contains(there, i) {
+					continue
+				}
 				if err := sendTo(fd, i, a.frame()); !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.ENETDOWN) {
 					t.add(err)
 				}
