@@ -3,6 +3,8 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -135,6 +137,40 @@ func TestWardensThatGuardOneNamespaceAtOnceAllGuardIt(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestWardensComeWhileOthersGo(t *testing.T) {
+	_, cfg := newWarden(t)
+	var group errgroup.Group
+	for range 2 {
+		group.Go(func() error {
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), "JAILTAP_TEST_WARDENS=1",
+				"JAILTAP_TEST_WARDEN_PINS="+cfg.Pins+"-others", "JAILTAP_TEST_WARDEN_CGROUP="+cfg.Cgroup+"-others")
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// comeAndGo is what each of the others does.
+func comeAndGo(pins, cgroup string) error {
+	for range 60 {
+		w, err := OpenWarden(WardenConfig{Pins: pins, Cgroup: cgroup})
+		if err != nil {
+			return err
+		}
+		if err := w.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Containers come and go on a busy host.

@@ -23,6 +23,7 @@ type captive struct {
 	addrs    *addrSet
 	counters *cilium.Map
 	slot     *cilium.Map // a program array loses its programs with the last reference from here
+	place    *cilium.Map // nil when the scope has been told
 
 	mu      sync.Mutex
 	rules   uint32
@@ -86,7 +87,28 @@ func (w *warden) finish(c *Captive, cfg CaptiveConfig) error {
 			return err
 		}
 	}
-	return c.mark()
+	if err := c.mark(); err != nil {
+		return err
+	}
+	return w.tell(c)
+}
+
+// tell tells the scope where its socket is.
+func (w *warden) tell(c *Captive) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.guards == nil {
+		return errClosed
+	}
+	place, err := w.guards.place(c.socket)
+	if err != nil {
+		return err
+	}
+	if err := c.place.Put(uint32(0), place); err != nil {
+		return err
+	}
+	err, c.place = c.place.Close(), nil
+	return err
 }
 
 func (w *warden) label(c *Captive, label string) error {
@@ -115,7 +137,7 @@ func (c *captive) load(s bpf.Scope) (_ *cilium.Program, err error) {
 		return nil, explainBPF(err)
 	}
 	defer all.Close()
-	c.counters, c.slot = all.DetachMap(ebpf.Counts), all.DetachMap(ebpf.Slot)
+	c.counters, c.slot, c.place = all.DetachMap(ebpf.Counts), all.DetachMap(ebpf.Slot), all.DetachMap(ebpf.Place)
 	scope := all.DetachProgram(ebpf.Program)
 	info, err := scope.Info()
 	if err != nil {
@@ -293,5 +315,6 @@ func (c *captive) close() error {
 	}
 	c.counters.Close() // also if there are none
 	c.slot.Close()
+	c.place.Close()
 	return err
 }

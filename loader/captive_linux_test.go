@@ -410,7 +410,13 @@ func TestSweepRemovesTheGuardsWithTheLastCaptive(t *testing.T) {
 // A process that makes a captive socket, hands it over, and then waits to be
 // killed.
 func TestMain(m *testing.M) {
-	if pins := os.Getenv("JAILTAP_TEST_WARDEN_PINS"); pins != "" {
+	if pins := os.Getenv("JAILTAP_TEST_WARDEN_PINS"); os.Getenv("JAILTAP_TEST_WARDENS") != "" {
+		if err := comeAndGo(pins, os.Getenv("JAILTAP_TEST_WARDEN_CGROUP")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	} else if pins != "" {
 		if err := makeCaptiveAndWait(pins, os.Getenv("JAILTAP_TEST_WARDEN_CGROUP"), os.Getenv("JAILTAP_TEST_WARDEN_NETNS")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}

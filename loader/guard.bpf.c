@@ -24,6 +24,7 @@
 #define SO_TIMESTAMP_OLD 29
 #define SO_TIMESTAMPNS_OLD 35
 #define SO_RXQ_OVFL 40
+#define SO_MARK 36
 #define SO_LOCK_FILTER 44
 #define SO_ATTACH_BPF 50
 #define SO_TIMESTAMP_NEW 63
@@ -56,7 +57,29 @@ struct {
 	__type(value, struct captive);
 } captives SEC(".maps");
 
+/* Where sockets are in the kernel, for the programs of their scopes: see
+ * bpf/ebpf/captive.go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u64);
+} places SEC(".maps");
+
 enum { refuse, allow };
+
+/* What is no captive yet becomes one by its mark. */
+static __always_inline int unmarked(struct bpf_sockopt *ctx)
+{
+	__u64 *place;
+
+	if (ctx->level != SOL_SOCKET || ctx->optname != SO_MARK)
+		return allow;
+	place = bpf_sk_storage_get(&places, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (place)
+		*place = (__u64)ctx->sk;
+	return allow;
+}
 
 /* A ring is kernel memory that no cgroup is charged for. ENOMEM makes libpcap
  * ask for less. */
@@ -78,8 +101,10 @@ static __always_inline int ring(struct bpf_sockopt *ctx)
 SEC("cgroup/setsockopt")
 int options(struct bpf_sockopt *ctx)
 {
-	if (!ctx->sk || ctx->sk->family != AF_PACKET || ctx->sk->mark != MARK)
+	if (!ctx->sk || ctx->sk->family != AF_PACKET)
 		return allow;
+	if (ctx->sk->mark != MARK)
+		return unmarked(ctx);
 	if (ctx->level == SOL_PACKET) {
 		switch (ctx->optname) {
 		case PACKET_RX_RING:
@@ -127,18 +152,6 @@ SEC("tcx/egress")
 int sending(struct __sk_buff *skb)
 {
 	return skb->mark == MARK ? TCX_DROP : TCX_NEXT;
-}
-
-/* Frames with a VLAN tag lose it before they come to sockets that are bound for
- * one protocol (__netif_receive_skb_core of net/core/dev.c). So that the scope
- * (bpf/ebpf/captive.go) knows that there was one, the frame keeps the number of the
- * interface where it had it. */
-SEC("tcx/ingress")
-int tags(struct __sk_buff *skb)
-{
-	if (skb->vlan_present)
-		skb->tc_index = skb->ifindex;
-	return TCX_NEXT;
 }
 
 char _license[] SEC("license") = "Apache-2.0";

@@ -26,9 +26,9 @@ type guardCaptive struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	guardMapCaptives = "captives"
+	guardMapPlaces   = "places"
 	guardProgOptions = "options"
 	guardProgSending = "sending"
-	guardProgTags    = "tags"
 )
 
 // loadGuard returns the embedded CollectionSpec for guard.
@@ -75,7 +75,6 @@ type guardSpecs struct {
 type guardProgramSpecs struct {
 	Options *ebpf.ProgramSpec `ebpf:"options"`
 	Sending *ebpf.ProgramSpec `ebpf:"sending"`
-	Tags    *ebpf.ProgramSpec `ebpf:"tags"`
 }
 
 // guardMapSpecs contains maps before they are loaded into the kernel.
@@ -83,6 +82,7 @@ type guardProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type guardMapSpecs struct {
 	Captives *ebpf.MapSpec `ebpf:"captives"`
+	Places   *ebpf.MapSpec `ebpf:"places"`
 }
 
 // guardVariableSpecs contains global variables before they are loaded into the kernel.
@@ -112,11 +112,13 @@ func (o *guardObjects) Close() error {
 // It can be passed to loadGuardObjects or ebpf.CollectionSpec.LoadAndAssign.
 type guardMaps struct {
 	Captives *ebpf.Map `ebpf:"captives"`
+	Places   *ebpf.Map `ebpf:"places"`
 }
 
 func (m *guardMaps) Close() error {
 	return _GuardClose(
 		m.Captives,
+		m.Places,
 	)
 }
 
@@ -132,14 +134,12 @@ type guardVariables struct {
 type guardPrograms struct {
 	Options *ebpf.Program `ebpf:"options"`
 	Sending *ebpf.Program `ebpf:"sending"`
-	Tags    *ebpf.Program `ebpf:"tags"`
 }
 
 func (p *guardPrograms) Close() error {
 	return _GuardClose(
 		p.Options,
 		p.Sending,
-		p.Tags,
 	)
 }
 

@@ -24,6 +24,7 @@ type guards struct {
 // by pin.
 const (
 	pinCaptives = "captives"
+	pinPlaces   = "places"
 	pinOptions  = "options-%d" // number of the cgroup: sockets outlive the removal of theirs
 )
 
@@ -39,6 +40,7 @@ func openGuards(pins string, cgroup *os.File) (_ *guards, err error) {
 		return nil, err
 	}
 	spec.Maps[pinCaptives].Pinning = cilium.PinByName
+	spec.Maps[pinPlaces].Pinning = cilium.PinByName
 	g := &guards{pins: pins}
 	if err := spec.LoadAndAssign(&g.guardObjects, &cilium.CollectionOptions{Maps: cilium.MapOptions{PinPath: pins}}); err != nil {
 		return nil, fmt.Errorf("the guards of captive sockets: %w", explainBPF(err))
@@ -103,6 +105,15 @@ func (g *guards) guardOptions(cgroup *os.File) (bpflink.Link, error) {
 	return l, nil
 }
 
+// place is where a socket is in the kernel, of which the guard on options took note
+// when it was given its mark.
+func (g *guards) place(socket int) (address uint64, err error) {
+	if err := g.Places.Lookup(uint32(socket), &address); err != nil {
+		return 0, fmt.Errorf("the place of a captive socket, which the guard on options should know: %w", err)
+	}
+	return address, nil
+}
+
 // captiveMark is MARK of guard.bpf.c.
 const captiveMark = 0x6a746170
 
@@ -139,47 +150,28 @@ func (g *guards) pinOfSlot(cookie uint64) string {
 	return filepath.Join(g.pins, fmt.Sprintf("slot-%d", cookie))
 }
 
-// A hook is a program that is on every interface of a guarded namespace.
-type hook struct {
-	name    string // of pins: NAME-NAMESPACE-INTERFACE
-	program *cilium.Program
-	at      cilium.AttachType
+func (g *guards) pin(namespace uint64, index int) string {
+	return filepath.Join(g.pins, fmt.Sprintf("send-%d-%d", namespace, index))
 }
 
-func (g *guards) hooks() []hook {
-	return []hook{{"send", g.Sending, cilium.AttachTCXEgress}, {"tags", g.Tags, cilium.AttachTCXIngress}}
-}
-
-func (g *guards) pin(h hook, namespace uint64, index int) string {
-	return filepath.Join(g.pins, fmt.Sprintf("%s-%d-%d", h.name, namespace, index))
-}
-
-// guardInterface puts the hooks on an interface of the calling thread's
-// namespace, unless they are there.
+// guardInterface puts the guard on sending on an interface of the calling thread's
+// namespace, unless it is there.
 func (g *guards) guardInterface(namespace uint64, index int) error {
-	for _, h := range g.hooks() {
-		if err := h.attach(g.pin(h, namespace, index), index); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (h hook) attach(pin string, index int) error {
+	pin := g.pin(namespace, index)
 	old, err := bpflink.LoadPinnedLink(pin, nil)
 	if err == nil {
 		defer old.Close()
 		if isOn(old, index) {
-			return old.Update(h.program)
+			return old.Update(g.Sending)
 		}
 		old.Unpin() // of an interface that is no more
 	}
 	l, err := bpflink.AttachTCX(bpflink.TCXOptions{
-		Interface: index, Program: h.program, Attach: h.at,
+		Interface: index, Program: g.Sending, Attach: cilium.AttachTCXEgress,
 		Anchor: bpflink.Head(), // before programs that may let frames pass
 	})
 	if err != nil {
-		return fmt.Errorf("the guard %q on interface %d (tcx, Linux 6.6): %w", h.name, index, err)
+		return fmt.Errorf("the guard on sending on interface %d (tcx, Linux 6.6): %w", index, err)
 	}
 	defer l.Close()
 	return l.Pin(pin)
@@ -191,19 +183,14 @@ func isOn(l bpflink.Link, index int) bool {
 	return err == nil && info.TCX() != nil && info.TCX().Ifindex == uint32(index)
 }
 
-// holds reports whether the pinned hooks are on an interface.
+// holds reports whether the pinned guard is on an interface.
 func (g *guards) holds(namespace uint64, index int) bool {
-	for _, h := range g.hooks() {
-		l, err := bpflink.LoadPinnedLink(g.pin(h, namespace, index), nil)
-		if err != nil {
-			return false
-		}
-		defer l.Close()
-		if !isOn(l, index) {
-			return false
-		}
+	l, err := bpflink.LoadPinnedLink(g.pin(namespace, index), nil)
+	if err != nil {
+		return false
 	}
-	return true
+	defer l.Close()
+	return isOn(l, index)
 }
 
 // table is the name of the guards' table in each namespace: other pins, other

@@ -190,9 +190,16 @@ func TestACaptiveOfOneProtocolShowsNoFramesOfVLANs(t *testing.T) {
 	w, _ := newWarden(t)
 	l := newLab(t)
 	c := newCaptive(t, w, CaptiveConfig{Namespace: l.near, Scope: scopeOf(1)})
+	var here testutil.MAC
 	onLink(t, l.near, "eth0", func(link netlink.Link) error {
+		here = testutil.MAC(link.Attrs().HardwareAddr)
 		return unix.Bind(c.FD(), &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: link.Attrs().Index})
 	})
-	l.far.Inject(t, "eth0", testutil.Tagged(udp(1, 2, "another network"), 0x8100, 7), udp(1, 2, "own"))
-	wantFrames(t, arriving(t, c), udp(1, 2, "own"))
+	to := func(mac testutil.MAC, frame []byte) []byte { return append(mac[:], frame[6:]...) }
+	own := to(here, udp(1, 2, "own"))
+	l.far.Inject(t, "eth0",
+		to(here, testutil.Tagged(udp(1, 2, "another network"), 0x8100, 7)),
+		udp(1, 2, "to another host"), // as such frames look when they have lost their tags
+		own)
+	wantFrames(t, arriving(t, c), own)
 }

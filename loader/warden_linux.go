@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"jailtap/bpf/ebpf"
 )
 
 const defaultPins = "/sys/fs/bpf/jailtap"
@@ -24,6 +26,7 @@ type warden struct {
 }
 
 func openWarden(cfg WardenConfig) (_ *Warden, err error) {
+	ebpf.Prepare() // meanwhile
 	w := &Warden{warden{namespaces: map[uint64]*sendGuard{}}}
 	defer func() {
 		if err != nil {
@@ -33,10 +36,10 @@ func openWarden(cfg WardenConfig) (_ *Warden, err error) {
 	if cfg.Pins == "" {
 		cfg.Pins = defaultPins
 	}
-	if err = w.moveIn(cfg.Cgroup); err != nil {
-		return nil, err
-	}
 	err = exclusively(func() (err error) {
+		if err = w.moveIn(cfg.Cgroup); err != nil {
+			return err
+		}
 		if w.guards, err = openGuards(cfg.Pins, w.cgroup); err != nil {
 			return err
 		}
@@ -271,13 +274,19 @@ func (w *warden) close() error {
 		w.guards.close()
 		w.guards = nil
 	}
-	if w.home != "" {
-		errs = append(errs, enter(w.home))
-	}
+	errs = append(errs, exclusively(w.moveOut))
 	w.cgroup.Close()
-	os.Remove(w.cgroup.Name()) // fails, and should, while somebody is in it
 	w.cgroup = nil
 	return errors.Join(errs...)
+}
+
+// moveOut takes the process back to where it was before.
+func (w *warden) moveOut() (err error) {
+	if w.home != "" {
+		err = enter(w.home)
+	}
+	os.Remove(w.cgroup.Name()) // fails, and should, while somebody is in it
+	return err
 }
 
 // leave sweeps, and if nothing is left that needs them removes the last pins.

@@ -1,6 +1,9 @@
 package ebpf
 
 import (
+	"errors"
+	"fmt"
+
 	cilium "github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
@@ -10,6 +13,10 @@ import (
 // Slot is the map with the user's program of a captive socket: a program array
 // of one. While it is empty the user's filter is "everything in scope".
 const Slot = "slot"
+
+// Place is the map with the place of a captive socket in the kernel, 8 bytes in the
+// CPU's byte order: an array of one.
+const Place = "place"
 
 // Captive is the program for a socket that is handed to whom it must hold
 // captive. It is attached once and locked; addresses, and the user's program
@@ -22,8 +29,14 @@ const Slot = "slot"
 // header. A frame for many is known by its packet type: those that this host
 // sends are in scope by their addresses only, which is stricter than
 // bpf.Scope.Match on Ethernet.
+//
+// It needs Linux 6.2 with BTF; else the error is errors.ErrUnsupported.
 func Captive(s bpf.Scope, c Capacity) (*cilium.CollectionSpec, error) {
-	g := scopeCode{v: bpf.LinuxSLL2, s: s, capacity: c, relative: true}
+	layout, err := theLayout()
+	if err != nil {
+		return nil, fmt.Errorf("captive sockets need Linux 6.2 with BTF (CONFIG_DEBUG_INFO_BTF): %w: %w", errors.ErrUnsupported, err)
+	}
+	g := scopeCode{v: bpf.LinuxSLL2, s: s, capacity: c, direct: layout}
 	g.start()
 	g.emit(
 		asm.LoadMapValue(asm.R1, 0, 0).WithReference(Flags),
@@ -42,21 +55,27 @@ func Captive(s bpf.Scope, c Capacity) (*cilium.CollectionSpec, error) {
 
 	maps := g.maps()
 	maps[Slot] = &cilium.MapSpec{Name: Slot, Type: cilium.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1}
+	maps[Place] = &cilium.MapSpec{Name: Place, Type: cilium.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}
 	return g.collection(maps)
 }
 
-// noTagLost emits: goto out if the frame had a VLAN tag on this interface that is
-// not there any more: see tags in loader/guard.bpf.c.
+// noTagLost emits: goto out if the frame may have had a VLAN tag that is not there any
+// more. Frames of VLANs that this host does not know lose their tags, and are marked as
+// another host's, before they come to sockets that are bound for one protocol
+// (__netif_receive_skb_core of net/core/dev.c). On these another host's frames, which
+// are there on promiscuous interfaces only, cannot be told from them.
 func (g *scopeCode) noTagLost() {
+	const otherHost, all = 3, 3 // PACKET_OTHERHOST of linux/if_packet.h, ETH_P_ALL of linux/if_ether.h
 	none := g.newLabel()
 	g.emit(
-		asm.LoadMem(asm.R1, regCtx, skbTCIndex, asm.Word),
-		asm.JEq.Imm32(asm.R1, 0, none),
-		asm.LoadMem(asm.R2, regCtx, skbVlanPresent, asm.Word),
-		asm.JNE.Imm32(asm.R2, 0, none),
-		asm.LoadMem(asm.R2, regCtx, skbIfindex, asm.Word),
-		asm.And.Imm32(asm.R2, 0xffff), // tc_index has 16 bits
-		asm.JEq.Reg32(asm.R1, asm.R2, "out"))
+		asm.LoadMem(asm.R1, regCtx, skbPktType, asm.Word),
+		asm.JNE.Imm32(asm.R1, otherHost, none),
+		asm.LoadMapValue(asm.R1, 0, 0).WithReference(Place),
+		asm.LoadMem(asm.R1, asm.R1, 0, asm.DWord),
+		asm.Add.Imm(asm.R1, int32(g.direct.boundFor)))
+	g.direct.read(&g.code)
+	g.loadNet16(asm.R1, asm.R0, memoryStart, asm.Half)
+	g.emit(asm.JNE.Imm32(asm.R1, all, "out"))
 	g.label(none)
 }
 

@@ -31,7 +31,6 @@ const (
 	skbVlanTCI     = 24
 	skbVlanProto   = 28
 	skbIfindex     = 40
-	skbTCIndex     = 44
 	skbHash        = 68
 )
 

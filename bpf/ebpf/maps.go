@@ -210,6 +210,10 @@ func Unscoped(user bpf.Program) (*cilium.CollectionSpec, error) {
 	return c.collection(map[string]*cilium.MapSpec{})
 }
 
+// license is that of the programs in the kernel, which are under the GPL as well as
+// under that of this module: only to such the kernel gives pointers of its own.
+const license = "GPL and additional rights"
+
 func (c *code) collection(maps map[string]*cilium.MapSpec) (*cilium.CollectionSpec, error) {
 	insns, err := c.finish()
 	if err != nil {
@@ -221,7 +225,7 @@ func (c *code) collection(maps map[string]*cilium.MapSpec) (*cilium.CollectionSp
 	return &cilium.CollectionSpec{
 		Maps: maps,
 		Programs: map[string]*cilium.ProgramSpec{Program: {
-			Name: Program, Type: cilium.SocketFilter, Instructions: insns, License: "Apache-2.0",
+			Name: Program, Type: cilium.SocketFilter, Instructions: insns, License: license,
 		}},
 	}, nil
 }

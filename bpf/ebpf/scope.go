@@ -50,10 +50,10 @@ type scopeCode struct {
 	s        bpf.Scope
 	capacity Capacity
 
-	// relative says that the network header is not where the socket's bytes
-	// begin, but where the kernel says: on a socket that its holder may bind to
-	// any interface. v is LinuxSLL2 then, as all else is metadata.
-	relative bool
+	// direct says that the network header is not where the socket's bytes begin, but
+	// where the kernel says: on a socket that its holder may bind to any interface. v
+	// is LinuxSLL2 then, as all else is metadata.
+	direct *layout
 }
 
 // linkLen is the length in bytes of the link-level header, where delivered.
@@ -194,6 +194,10 @@ func (g *scopeCode) load(r2 asm.Instruction, to, n int16) {
 
 // loadNet is load, from an offset behind the EtherType.
 func (g *scopeCode) loadNet(off, to, n int16) {
+	if g.direct != nil { // and no tag in the frame
+		g.direct.load(&g.code, off, to, n)
+		return
+	}
 	if g.s.VLANs.None() {
 		g.load(asm.Mov.Imm(asm.R2, int32(g.linkLen()+off)), to, n)
 		return
@@ -210,13 +214,9 @@ func (g *scopeCode) callLoad(to, n int16) {
 		asm.Mov.Reg(asm.R3, asm.RFP),
 		asm.Add.Imm(asm.R3, int32(to)),
 		asm.Mov.Imm(asm.R4, int32(n)))
-	if g.relative {
-		const startNet = 1 // BPF_HDR_START_NET of linux/bpf.h
-		g.emit(asm.Mov.Imm(asm.R5, startNet), asm.FnSkbLoadBytesRelative.Call())
-	} else {
-		g.emit(asm.FnSkbLoadBytes.Call())
-	}
-	g.emit(asm.JNE.Imm(asm.R0, 0, "out"))
+	g.emit(
+		asm.FnSkbLoadBytes.Call(),
+		asm.JNE.Imm(asm.R0, 0, "out"))
 }
 
 // untaggedOnly emits: if (skb->vlan_present) goto out. A tag in the frame is an

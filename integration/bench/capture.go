@@ -81,8 +81,9 @@ func benchCapture(w io.Writer, l lab, jailtap string) error {
 // A captureBench is where recorders are compared.
 type captureBench struct {
 	lab
-	flood *flood
-	dir   string
+	flood   *flood
+	flooded time.Duration // what the last frames took to come in
+	dir     string
 }
 
 func newCaptureBench(l lab) (b *captureBench, err error) {
@@ -206,7 +207,9 @@ func (b *captureBench) run(r *recorder, load load, frames int) (cpu time.Duratio
 	}
 	// They are ready after some 20 ms, dumpcap after 200.
 	time.Sleep(500 * time.Millisecond)
+	start := time.Now()
 	sendErr := b.flood.send(captureFrame(load.length), frames, load.rate)
+	b.flooded = time.Since(start)
 	if frames > 0 {
 		// What the kernel has not handed over yet tcpdump and dumpcap lose at the end;
 		// for tcpdump it does so within a second, its read timeout.

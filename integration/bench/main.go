@@ -73,6 +73,9 @@ func run(jailtap, out string) error {
 	if err := benchCapture(both, l, jailtap); err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
+	if err := benchCaptives(both, l, jailtap); err != nil {
+		return fmt.Errorf("captive sockets: %w", err)
+	}
 	return os.WriteFile(out, page.Bytes(), 0o644)
 }
 

@@ -48,9 +48,10 @@ func trailed(frame []byte, text string) []byte { return append(frame, text...) }
 
 // own and foreign are what passes by, on an interface with Ethernet's header.
 func own() [][]byte {
+	mac := testutil.MACOf(jail4)
 	return [][]byte{
 		udp(far4, jail4, ownWord),
-		udp(far6, jail6, ownWord),
+		append(mac[:], udp(far6, jail6, ownWord)[6:]...),
 		trailed(testutil.ARP(testutil.ARPReply, far4, jail4, testutil.MACOf(jail4)), ownWord),
 	}
 }

@@ -42,6 +42,7 @@ func newWorld(t *testing.T) *world {
 		w.host.VethTo(t, w.wire, name, name)
 	}
 	w.host.AddAddr(t, "eth0", "10.0.9.1/24")
+	w.check(w.host.Do(func() error { return setMAC("eth0", testutil.MACOf(jail4)) }))
 	w.wire.AddAddr(t, "eth0", "10.0.9.2/24")
 	w.upper()
 	w.promiscuous = w.promiscuity("eth0")
@@ -218,6 +219,14 @@ func moveTo(name, namespace string) error {
 	}
 	defer ns.Close()
 	return netlink.LinkSetNsFd(link, int(ns.Fd()))
+}
+
+func setMAC(name string, mac testutil.MAC) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetHardwareAddr(link, mac[:])
 }
 
 func setUp(name string) error {
