@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -388,6 +389,51 @@ func init() {
 		}
 		_, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 		fmt.Println("refused:", err)
+	}
+}
+
+// Go's scheduler sends signals to threads of its own process at any time.
+func TestSignalsToTheAgentSpoilNoSocket(t *testing.T) {
+	stop := make(chan struct{})
+	var signals sync.WaitGroup
+	defer signals.Wait()
+	defer close(stop)
+	signals.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				signalEveryThread()
+			}
+		}
+	})
+	s := &setting{most: 16}
+	if output := s.program(t, "sure"); output != "100 sockets\n" {
+		t.Errorf("%s\n%s", output, s.log.String())
+	}
+}
+
+func signalEveryThread() {
+	threads, _ := os.ReadDir("/proc/self/task")
+	for _, thread := range threads {
+		if tid, err := strconv.Atoi(thread.Name()); err == nil {
+			unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+		}
+	}
+}
+
+func init() {
+	programs["sure"] = func([]string) {
+		n := 0
+		for range 100 {
+			fd := packetSocket(0)
+			if family, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); family == unix.AF_PACKET && fd > 2 {
+				n++
+			}
+			unix.Close(fd)
+		}
+		fmt.Println(n, "sockets")
 	}
 }
 

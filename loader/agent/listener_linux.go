@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -80,8 +81,11 @@ func (l listener) pass(n *notification) {
 }
 
 // give puts our descriptor fd among the caller's and ends the call with its
-// number there, both or neither (SECCOMP_ADDFD_FLAG_SEND, Linux 5.14).
+// number there, both or neither (SECCOMP_ADDFD_FLAG_SEND, Linux 5.14). A signal while
+// it waits would make that neither, and a call that has succeeded with 0
+// (seccomp_notify_addfd in kernel/seccomp.c).
 func (l listener) give(n *notification, fd int, cloexec bool) error {
+	defer withoutSignals()()
 	a := &addFD{id: n.id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, srcFD: uint32(fd)}
 	if cloexec {
 		a.newFDFlags = unix.O_CLOEXEC
@@ -101,6 +105,20 @@ func (l listener) ioctl(request uintptr, arg unsafe.Pointer) error {
 		default:
 			return errno
 		}
+	}
+}
+
+// withoutSignals holds signals back from this thread, those of Go's scheduler too.
+func withoutSignals() (restore func()) {
+	runtime.LockOSThread()
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^uint64(0)
+	}
+	unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before)
+	return func() {
+		unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+		runtime.UnlockOSThread()
 	}
 }
 
