@@ -63,6 +63,9 @@ func find(name string) (link, error) {
 	}
 	defer unix.Close(fd)
 	ifr, err := unix.NewIfreq(name) // fails for a name that is too long
+	if err == nil && ifr.Name() != name { // it ends at a NUL
+		err = unix.ENODEV
+	}
 	if err == nil {
 		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr)
 	}

@@ -95,7 +95,7 @@ func TestAnInterfaceThatIsDownIsAnErrorOfOpen(t *testing.T) {
 
 func TestAnUnknownInterfaceIsAnErrorThatNamesTheKnown(t *testing.T) {
 	l := newLab(t)
-	for _, name := range []string{"eth1", "", "a-name-that-is-too-long"} {
+	for _, name := range []string{"eth1", "", "a-name-that-is-too-long", "eth0\x00"} {
 		_, err := Open(Config{Interface: name, Namespace: l.near})
 		var unknown *InterfaceError
 		if !errors.As(err, &unknown) || unknown.Name != name || !slices.Contains(unknown.Known, "eth0") || !strings.Contains(err.Error(), "eth0") {

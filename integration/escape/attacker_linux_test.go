@@ -45,6 +45,7 @@ const (
 	envSetting = "JAILTAP_ESCAPE_SETTING"
 	envMarker  = "JAILTAP_ESCAPE_MARKER"
 	envStage   = "JAILTAP_ESCAPE_STAGE"
+	envBroker  = "JAILTAP_ESCAPE_BROKER"
 )
 
 // sourceFD is where captive sockets come from, in the settings held and passed;
@@ -109,6 +110,8 @@ func (a *attacker) socket(typ int) int {
 	switch {
 	case a.stage != "":
 		return sourceFD
+	case a.setting == fromBroker:
+		fd, err = fromTheBroker(typ == unix.SOCK_DGRAM)
 	case a.setting != run && a.setting != free:
 		fd, err = fetch(sourceFD, fmt.Sprint(typ, " ", a.setting, " ", a.policy))
 	default:

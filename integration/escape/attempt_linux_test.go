@@ -15,11 +15,12 @@ import (
 type setting string
 
 const (
-	run     setting = "run"     // under jailtap run
-	held    setting = "held"    // from a Warden, without a seccomp filter
-	settled setting = "settled" // as held, and bound to the first interface for good
-	passed  setting = "passed"  // from a process under jailtap run, without a filter of its own
-	free    setting = "free"    // root with plain packet sockets: the control
+	run        setting = "run"     // under jailtap run
+	held       setting = "held"    // from a Warden, without a seccomp filter
+	settled    setting = "settled" // as held, and bound to the first interface for good
+	fromBroker setting = "broker"  // from jailtap serve, without a seccomp filter
+	passed     setting = "passed"  // from a process under jailtap run, without a filter of its own
+	free       setting = "free"    // root with plain packet sockets: the control
 )
 
 // both are the settings for attempts that need nothing but a captive socket,
@@ -64,6 +65,7 @@ var groups = []group{
 	{"racing", racing, false},
 	{"system calls", calls, true},
 	{"the agent", againstAgent, true},
+	{"the broker", againstBroker, true},
 	{"packets", packets, false},
 }
 

@@ -8,6 +8,7 @@
 //   - run: under `jailtap run`, with its seccomp filter and agent;
 //   - held: without a seccomp filter, with captive sockets that a loader.Warden
 //     in another process hands it by SCM_RIGHTS, as a broker does;
+//   - broker: as held, but a `jailtap serve` hands them over;
 //   - passed: as held, but the sockets come from a process under `jailtap run`.
 //
 // All are in the namespace of a host, whose interfaces carry ten times as many

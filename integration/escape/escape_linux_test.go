@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 		attack()
 	case "warden":
 		end(keepWarden())
+	case "client":
+		end(askAsOther())
 	case "mule":
 		end(keepMule())
 	case "socket":

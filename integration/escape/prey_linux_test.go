@@ -54,11 +54,13 @@ func (w *world) start(t *attempt, in setting) *prey {
 		p.cmd = exec.Command(w.jailtap, append(p.runFlags(), w.self)...)
 		secret := w.secret()
 		p.cmd.ExtraFiles = []*os.File{secret, secret} // the first is where jailtap has the child's connection
+	case fromBroker:
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	case held, settled, passed:
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		p.cmd.ExtraFiles = []*os.File{p.source()}
 	}
-	p.cmd.Env = append(os.Environ(), envRole+"=attacker", envAttempt+"="+t.name, envSetting+"="+string(in), envMarker+"="+p.marker)
+	p.cmd.Env = append(os.Environ(), envRole+"=attacker", envAttempt+"="+t.name, envSetting+"="+string(in), envMarker+"="+p.marker, envBroker+"="+w.daemon.socket)
 	p.cmd.Stderr = &p.stderr
 	p.cmd.Dir = "/"
 	if t.terminal {

@@ -35,6 +35,13 @@ var acts = map[string]func(w *world, p *prey, args []string) string{
 		return waitGone(p.cmd.Process.Pid)
 	},
 
+	// the broker's process
+	"broker": func(w *world, _ *prey, _ []string) string { return fmt.Sprint(w.daemon.cmd.Process.Pid) },
+
+	// somebody kills the broker, and starts the next
+	"kill broker":  func(w *world, _ *prey, _ []string) string { w.daemon.kill(); return "ok" },
+	"start broker": func(w *world, _ *prey, _ []string) string { w.daemon.start(); return "ok" },
+
 	// somebody else runs a command, which makes and ends guards
 	"run": func(w *world, _ *prey, _ []string) string {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -62,8 +69,11 @@ var acts = map[string]func(w *world, p *prey, args []string) string{
 	// a copy of the attacker's program that has CAP_NET_RAW, or root's user ID
 	"privileged": func(w *world, _ *prey, args []string) string { return w.privileged(args[0]) },
 
-	// frames that the attempt has crafted
-	"inject": func(_ *world, p *prey, _ []string) string { return fmt.Sprint(p.craft()) },
+	// frames that the attempt has crafted; their nonce
+	"inject": func(w *world, p *prey, _ []string) string {
+		w.check(p.craft())
+		return fmt.Sprint(p.nonce)
+	},
 
 	// frames of up to 64 KB
 	"bulk": func(w *world, _ *prey, _ []string) string { return fmt.Sprint(w.bulk()) },

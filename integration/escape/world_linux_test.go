@@ -27,6 +27,7 @@ type world struct {
 	host, wire     *testutil.Namespace
 	jailtap, self  string // programs that nobody may execute
 	warden         *warden
+	daemon         *daemon
 	traffic        *traffic
 	marks          *marks
 	monitor, other *witness      // the neighbours
@@ -48,6 +49,7 @@ func newWorld(t *testing.T) *world {
 	w.promiscuous = w.promiscuity("eth0")
 	tun := w.tun()
 	w.warden = startWarden(w, wardenPlace(t, ""))
+	w.daemon = startDaemon(w)
 	w.traffic = startTraffic(w, tun)
 	w.marks.watch(w, w.packetSocket(w.wire, unix.ETH_P_ALL))
 	w.marks.watch(w, w.outgoing())
