@@ -62,7 +62,7 @@ func find(name string) (link, error) {
 		return link{}, fmt.Errorf("look up interface %s: %w", name, err)
 	}
 	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq(name) // fails for a name that is too long
+	ifr, err := unix.NewIfreq(name)       // fails for a name that is too long
 	if err == nil && ifr.Name() != name { // it ends at a NUL
 		err = unix.ENODEV
 	}

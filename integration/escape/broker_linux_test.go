@@ -191,7 +191,7 @@ func foreignInterfaces(a *attacker) error {
 		"../eth0", "/sys/class/net/eth0", "eth0/../lo", "2", "-1", "eth0\\u0000", "ETH0", " eth0", "eth0@if2", "%s%n", strings.Repeat("e", 4096),
 		"/proc/1/ns/net", "bpf0", "nflog", "usbmon0", "dbus-system",
 	} {
-		t.add(said(fmt.Sprintf("%.10q", name), codeOf(tell(`{"version":1,"op":"capture","interface":"` + name + `"}`))))
+		t.add(said(fmt.Sprintf("%.10q", name), codeOf(tell(`{"version":1,"op":"capture","interface":"`+name+`"}`))))
 	}
 	return t.refused()
 }
