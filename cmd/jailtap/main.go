@@ -13,6 +13,7 @@ package main
 import (
 	"context"
 	"os"
+	"path/filepath"
 
 	"jailtap/loader/agent"
 )
@@ -21,5 +22,15 @@ func main() {
 	agent.Child()
 	ctx, stop := untilInterrupted(context.Background())
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(ctx, commandLine(os.Args), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// commandLine is what follows the program's name, or all if that is one of
+// FreeBSD's: a link called jls is jailtap jls.
+func commandLine(args []string) []string {
+	switch name := filepath.Base(args[0]); name {
+	case "jail", "jls", "jexec", "sockstat":
+		return append([]string{name}, args[1:]...)
+	}
+	return args[1:]
 }

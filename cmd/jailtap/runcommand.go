@@ -15,6 +15,7 @@ import (
 
 	"jailtap/loader/agent"
 	"jailtap/nsjail"
+	"jailtap/nsjail/jail"
 )
 
 // runFlags are those of the command run.
@@ -106,10 +107,11 @@ func (e *exitError) Unwrap() error { return e.err }
 // exitStatus is as that of env(1) and of shells where the command was not executed.
 func (e *exitError) exitStatus() int {
 	_, notExecuted := errors.AsType[*agent.ExecError](e.err)
+	_, notInJail := errors.AsType[*jail.ExecError](e.err)
 	switch {
 	case e.err == nil:
 		return e.status
-	case !notExecuted:
+	case !notExecuted && !notInJail:
 		return max(1, e.status)
 	case errors.Is(e.err, fs.ErrNotExist), errors.Is(e.err, exec.ErrNotFound):
 		return 127

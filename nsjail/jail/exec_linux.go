@@ -1,0 +1,130 @@
+//go:build amd64 || arm64
+
+package jail
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func (j *Jail) start(c Command) (*os.Process, error) {
+	if len(c.Argv) == 0 {
+		return nil, errors.New("no command")
+	}
+	first, err := j.rec.First.open()
+	if err != nil {
+		return nil, fmt.Errorf("jail %s: %w", j.rec.Spec.Name, ErrUnknown)
+	}
+	defer first.Close()
+	e := &entry{spec: &j.rec.Spec, command: c, first: first, cgroup: j.rec.Cgroup}
+	process, err := e.start()
+	if errno, ok := errors.AsType[unix.Errno](err); ok && errno == err {
+		return nil, &ExecError{j.rec.Spec.Name, c.Argv[0], errno}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("jail %s: %s: %w", j.rec.Spec.Name, c.Argv[0], err)
+	}
+	return process, nil
+}
+
+// An entry is a command on its way into a jail.
+type entry struct {
+	spec    *Spec
+	command Command
+	first   *os.File // pidfd
+	cgroup  string
+}
+
+func (e *entry) start() (*os.Process, error) {
+	spec, err := e.spec.confinement(modeCommand)
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.setUser(e.command.User); err != nil {
+		return nil, err
+	}
+	spec.Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP
+	if e.spec.ownStack() {
+		spec.Namespaces |= unix.CLONE_NEWNET
+	}
+	files, closeFiles, err := e.files()
+	if err != nil {
+		return nil, err
+	}
+	defer closeFiles()
+	a, err := e.agent(spec, files)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.read()
+	if errors.Is(err, io.EOF) { // exec has closed it
+		a.control.Close()
+		return a.process, nil
+	}
+	a.abandon()
+	if err != nil {
+		return nil, err
+	}
+	return nil, r.err()
+}
+
+// files are the command's descriptors. A directory would be a way out.
+func (e *entry) files() (list []*os.File, closeAll func(), err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, f := range []*os.File{e.command.Stdin, e.command.Stdout, e.command.Stderr} {
+		if f == nil {
+			f = null
+		}
+		if info, err := f.Stat(); err != nil || info.IsDir() {
+			null.Close()
+			return nil, nil, fmt.Errorf("descriptor %d is a directory of the host, from which all of it could be reached", i)
+		}
+		list = append(list, f)
+	}
+	return append(list, e.first), func() { null.Close() }, nil
+}
+
+// agent starts the program in the jail's process namespace, which a thread enters
+// for the sake of its children, and in its cgroup.
+func (e *entry) agent(spec *initSpec, files []*os.File) (a *agent, err error) {
+	cgroup, err := os.Open(e.cgroup)
+	if err != nil {
+		return nil, err
+	}
+	defer cgroup.Close()
+	path := defaultPath
+	for _, v := range e.command.Env {
+		if value, ok := strings.CutPrefix(v, "PATH="); ok {
+			path = value
+		}
+	}
+	argv := append([]string{"jailtap: command", cmp.Or(e.command.Dir, "/"), path}, e.command.Argv...)
+	err = onLostThread(func() error {
+		if err := unix.Setns(int(e.first.Fd()), unix.CLONE_NEWPID); err != nil {
+			return fmt.Errorf("enter the jail (Linux 5.8): %w", err)
+		}
+		a, err = startAgent(spec, argv, append([]string{}, e.command.Env...), files, &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())})
+		return err
+	})
+	return a, err
+}
+
+func (j *Jail) spec() Spec {
+	s := j.rec.Spec
+	s.JID = j.rec.JID
+	return s
+}
+
+func (j *Jail) pid() int { return j.rec.First.PID }
+
+func (j *Jail) processes() []int { return members(j.rec.Cgroup) }

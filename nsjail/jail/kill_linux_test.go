@@ -1,0 +1,116 @@
+//go:build amd64 || arm64
+
+package jail
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestMain runs the tests in a network namespace of their own, and lets the test
+// binary be a command that makes and removes a jail, to be killed.
+func TestMain(m *testing.M) {
+	if text := os.Getenv("JAIL_TEST_VICTIM"); text != "" {
+		victim(text)
+	}
+	if os.Geteuid() != 0 || os.Getenv("JAIL_TEST_INSIDE") != "" {
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), "JAIL_TEST_INSIDE=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+	cmd.Run()
+	os.Exit(status(cmd.ProcessState, nil))
+}
+
+// An order is what a victim does.
+type order struct {
+	Registry Registry
+	Spec     Spec
+}
+
+// victim makes a jail and removes it, again and again, until it is killed.
+func victim(text string) {
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		panic(err)
+	}
+	for {
+		if _, err := o.Registry.Create(context.Background(), o.Spec, Starter{}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		if err := o.Registry.Remove(context.Background(), o.Spec.Name, Starter{}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+}
+
+func TestWhatAKilledCommandLeavesTheNextOneRemoves(t *testing.T) {
+	y := newYard(t)
+	spec := Spec{Name: "a", Path: tree(t), Network: NoNetwork, Persist: true, Commands: Commands{
+		Start: []string{"(sleep 1000 &) ; true"}, Stop: []string{"true"}, StopTimeout: time.Second}}
+	text, err := json.Marshal(order{y.Registry, spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	phases := map[phase]int{}
+	for i := range 50 {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = []string{"JAIL_TEST_VICTIM=" + string(text)}
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(15+rand.IntN(60)) * time.Millisecond)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait()
+		if rec, err := y.load("a"); err == nil {
+			phases[rec.Phase]++
+		} else {
+			phases["none"]++
+		}
+		nextCommand(y, i, spec)
+		if list, err := y.List(); err != nil || len(list) != 0 {
+			t.Fatalf("%v %v", list, err)
+		}
+	}
+	t.Log(phases)
+}
+
+// nextCommand takes turns: what comes next may be any.
+func nextCommand(y *yard, i int, spec Spec) {
+	y.Helper()
+	var err error
+	switch i % 3 {
+	case 0:
+		err = y.Remove(y.Context(), "a", Starter{})
+	case 1:
+		if err = y.Repair(); err == nil { // a jail that was finished stays
+			err = y.Remove(y.Context(), "a", Starter{})
+		}
+	case 2:
+		if j, _ := y.Find("a"); j == nil || j.rec.Phase != running {
+			_, err = y.Create(y.Context(), spec, Starter{})
+		}
+		if err == nil {
+			err = y.Remove(y.Context(), "a", Starter{})
+		}
+	}
+	if err != nil {
+		y.Fatal(err)
+	}
+}
