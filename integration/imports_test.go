@@ -33,6 +33,8 @@ var rules = []rule{
 		"the core that decides is the same bytes on every system: no operating system, no cgo"},
 	{"nsjail/jail", []string{"nsjail", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/net/bpf", "golang.org/x/sys/unix"},
 		"it makes jails of namespaces from plain data; what a configuration or a capture is, it does not know"},
+	{"nsjail/world", []string{"github.com/cavaliergopher/cpio", "github.com/goccy/go-yaml", "github.com/google/go-containerregistry", "golang.org/x/sync", "golang.org/x/sys/unix"},
+		"it copies files, and knows neither jails nor packets"},
 	{"nsjail", []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/sys/unix"},
 		"it reports addresses and namespaces and does not know what they are used for"},
 	{"loader/agent/oci", []string{"loader/agent", "github.com/opencontainers/runtime-spec", "golang.org/x/sys/unix", "golang.org/x/time/rate"},

@@ -67,13 +67,13 @@ that you give.`,
 		SilenceUsage:     true,
 		PersistentPreRun: func(*cobra.Command, []string) { a.began = true },
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("name a command: capture, run, serve, oci, filter, conform, jail, jls, jexec, siginfo, sockstat, version")
+			return usagef("name a command: capture, run, serve, oci, filter, conform, jail, jls, jexec, siginfo, sockstat, version, world")
 		},
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.captureCommand(), a.conformCommand(), a.filterCommand(), a.jailCommand(), a.jexecCommand(), a.jlsCommand(), a.ociCommand(), a.runCommand(),
-		a.serveCommand(), a.sigInfoCommand(), a.sockstatCommand(namespaceSockets), a.versionCommand())
+		a.serveCommand(), a.sigInfoCommand(), a.sockstatCommand(namespaceSockets), a.versionCommand(), a.worldCommand())
 	return root
 }
 
