@@ -59,8 +59,9 @@ func victim(text string) {
 
 func TestWhatAKilledCommandLeavesTheNextOneRemoves(t *testing.T) {
 	y := newYard(t)
-	spec := Spec{Name: "a", Path: tree(t), Network: NoNetwork, Persist: true, Commands: Commands{
-		Start: []string{"(sleep 1000 &) ; true"}, Stop: []string{"true"}, StopTimeout: time.Second}}
+	spec := vnetJail(t, "a", "10.9.0.1/24")
+	spec.Persist = true
+	spec.Commands = Commands{Start: []string{"(sleep 1000 &) ; true"}, Stop: []string{"true"}, StopTimeout: time.Second}
 	text, err := json.Marshal(order{y.Registry, spec})
 	if err != nil {
 		t.Fatal(err)
@@ -86,6 +87,9 @@ func TestWhatAKilledCommandLeavesTheNextOneRemoves(t *testing.T) {
 		nextCommand(y, i, spec)
 		if list, err := y.List(); err != nil || len(list) != 0 {
 			t.Fatalf("%v %v", list, err)
+		}
+		if left := links(t); len(left) > 0 {
+			t.Fatalf("%v are left", left)
 		}
 	}
 	t.Log(phases)

@@ -38,6 +38,8 @@ type record struct {
 	Added  []Address `json:"added,omitempty"`  // on the host's interfaces
 	Veth   string    `json:"veth,omitempty"`   // the host's side of a vnet jail's link
 	Bridge string    `json:"bridge,omitempty"` // that the link is in
+
+	MakesBridge bool `json:"makes_bridge,omitempty"` // there was none
 }
 
 func (r Registry) file(name string) string { return filepath.Join(r.Dir, name+".json") }

@@ -76,7 +76,7 @@ func (r Registry) plug(rec *record, ns *os.File) error {
 		return err
 	}
 	defer all.Close()
-	bridge, err := rec.bridge()
+	bridge, err := r.bridge(rec)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (r Registry) plug(rec *record, ns *os.File) error {
 }
 
 // bridge finds the jail's bridge, or makes it.
-func (rec *record) bridge() (netlink.Link, error) {
+func (r Registry) bridge(rec *record) (netlink.Link, error) {
 	link, err := netlink.LinkByName(rec.Bridge)
 	if err == nil && link.Type() != "bridge" {
 		return nil, fmt.Errorf("vnet.bridge: %s is no bridge but a %s: name a bridge, or one that is to be made", rec.Bridge, link.Type())
@@ -99,7 +99,11 @@ func (rec *record) bridge() (netlink.Link, error) {
 		return link, err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.Alias, attrs.Flags = rec.Bridge, madeByUs, net.FlagUp
+	attrs.Name, attrs.Flags = rec.Bridge, net.FlagUp
+	rec.MakesBridge = true // as long as it has no alias, which it cannot be made with
+	if err := r.save(rec); err != nil {
+		return nil, err
+	}
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 		return nil, fmt.Errorf("make bridge %s: %w", rec.Bridge, err)
 	}
@@ -174,7 +178,7 @@ func (r Registry) removeLink(rec *record) error {
 		return fmt.Errorf("remove the link %s: %w", rec.Veth, err)
 	}
 	bridge, err := netlink.LinkByName(rec.Bridge)
-	if isNotFound(err) || err == nil && bridge.Attrs().Alias != madeByUs {
+	if isNotFound(err) || err == nil && bridge.Attrs().Alias != madeByUs && !rec.MakesBridge {
 		return nil
 	}
 	if err != nil {

@@ -73,7 +73,7 @@ func tree(t testing.TB) string {
 	write(t, filepath.Join(dir, "bin/busybox"), string(program), 0o755)
 	write(t, filepath.Join(dir, "etc/passwd"), "root:x:0:0::/:/bin/sh\nweb:x:1001:1002::/home:/bin/sh\n", 0o644)
 	write(t, filepath.Join(dir, "etc/group"), "root:x:0:\nlogs:x:1003:mail,web\n", 0o644)
-	for _, tool := range strings.Fields("sh cat ls id echo sleep true false mount ps hostname nc ip chroot mknod kill ping unshare stat tty umount dd rm") {
+	for _, tool := range strings.Fields("sh cat ls id echo sleep true false mount ps hostname nc ip chroot mknod kill ping unshare stat tty umount dd rm seq mkdir wc") {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", tool)); err != nil {
 			t.Fatal(err)
 		}
