@@ -25,7 +25,7 @@ jail what becomes of it:
   refused      the jail is not made, since it would lack something that it counts
                on, or would be less confined than it should be
   unknown      FreeBSD has no such parameter
-Nothing is run and nothing is made: jailtap does not make jails yet. The exit status is 1 if something is wrong or
+Nothing is run and nothing is made. The exit status is 1 if something is wrong or
 refused.`,
 		Example: `  jailtap jail check -f /etc/jail.conf
   jailtap jail check -f rc.conf www

@@ -72,18 +72,18 @@ func TestCheckNamesProblemsOfTheWholeFile(t *testing.T) {
 }
 
 func TestCheckPrintsJSON(t *testing.T) {
-	out, err := checkJail(t, "a { ip4.addr = 192.0.2.1, 192.0.2.2; securelevel = x; }", "--json")
+	out, err := checkJail(t, "a { ip4.addr = 192.0.2.1, 192.0.2.2; vnet; securelevel = x; }", "--json")
 	if err == nil {
 		t.Error("no error")
 	}
 	var lines []map[string]any
-	if err := json.Unmarshal([]byte(out), &lines); err != nil || len(lines) != 3 {
+	if err := json.Unmarshal([]byte(out), &lines); err != nil || len(lines) != 4 {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if l := lines[1]; l["parameter"] != "ip4.addr" || len(l["values"].([]any)) != 2 || l["fate"] != "carried out" || l["at"] != "FILE:1:5" {
 		t.Errorf("got %v", l)
 	}
-	if l := lines[2]; l["fate"] != "wrong" || !strings.Contains(l["error"].(string), "not a number") {
+	if l := lines[3]; l["fate"] != "wrong" || !strings.Contains(l["error"].(string), "not a number") {
 		t.Errorf("got %v", l)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"jailtap/bpf"
 	"jailtap/nsjail"
+	"jailtap/nsjail/jail"
 )
 
 // scopeFlags name what may be seen.
@@ -26,7 +27,7 @@ type scopeFlags struct {
 
 func (f *scopeFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.StringVarP(&f.jail, "jail", "j", "", "the addresses of the jail `NAME`, for now the name of a network namespace")
+	fs.StringVarP(&f.jail, "jail", "j", "", "the addresses of the jail `NAME`: one of jailtap's, by name or number, or else a network namespace's name")
 	fs.StringVar(&f.netns, "netns", "", "the addresses of the network namespace `NAME|PATH`")
 	fs.IntVar(&f.pid, "pid", 0, "the addresses of the network namespace of process `PID`")
 	fs.StringArrayVarP(&f.addresses, "address", "a", nil,
@@ -91,13 +92,31 @@ func (f *scopeFlags) open(fs *pflag.FlagSet) (*scopeSource, error) {
 	}
 	switch {
 	case fs.Changed("jail"):
-		s.jail, err = nsjail.OpenNamespace(f.jail)
+		s.jail, err = openJail(f.jail)
 	case fs.Changed("netns"):
 		s.jail, err = nsjail.OpenNamespace(f.netns)
 	case fs.Changed("pid"):
 		s.jail, err = nsjail.OpenPID(f.pid)
 	}
 	return s, err
+}
+
+// openJail opens the network namespace of a jail.
+func openJail(name string) (*nsjail.Jail, error) {
+	j, err := jail.System.Find(name)
+	if err != nil {
+		return nsjail.OpenNamespace(name)
+	}
+	ns, err := nsjail.OpenPID(j.PID())
+	if err != nil {
+		return nil, err
+	}
+	// Only if it lives still was the number its own.
+	if again, err := jail.System.Find(name); err != nil || again.PID() != j.PID() {
+		ns.Close()
+		return nil, fmt.Errorf("jail %s has just ended", name)
+	}
+	return ns, nil
 }
 
 func (s *scopeSource) Close() {

@@ -62,11 +62,15 @@ func (j Jail) inContext(f *Finding, v Verdict, rules Rulesets) {
 		}
 	case "allow.raw_sockets":
 		if on, _, _ := j.Bool(v.Name); on && !j.IsVNET() {
-			f.Fate, f.Reason = Refused, "raw sockets would see and send as the whole host; give the jail vnet, or allow.bpf to capture its own packets"
+			f.Fate, f.Reason = Refused, "raw sockets would see and send as the whole host; give the jail vnet"
+		}
+	case "ip4.addr", "ip6.addr":
+		if !j.IsVNET() {
+			f.Fate, f.Reason = Refused, "jails that share the host's network are not made yet; give the jail vnet"
 		}
 	case "devfs_ruleset":
 		if ruleset, _ := j.String(v.Name); rules.UnhidesBPF(ruleset) {
-			f.Reason = "it unhides bpf*, which is allow.bpf"
+			f.Fate, f.Reason = Refused, "it unhides bpf*, which is allow.bpf: "+Known("allow.bpf").Reason
 		}
 	}
 }
