@@ -273,8 +273,10 @@ func TestTheOptionsOfACaptiveAreTheHarmlessOnes(t *testing.T) {
 			t.Errorf("SOL_PACKET option %d: %v", option, err)
 		}
 	}
-	if err := unix.SetsockoptInt(c.FD(), unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20); err != nil {
-		t.Error(err)
+	for _, option := range []int{unix.SO_RCVBUF, unix.SO_BROADCAST} {
+		if err := unix.SetsockoptInt(c.FD(), unix.SOL_SOCKET, option, 1<<20); err != nil {
+			t.Errorf("SOL_SOCKET option %d: %v", option, err)
+		}
 	}
 	r, err := newRing(c.FD(), 256<<10, false)
 	if err != nil {

@@ -16,6 +16,7 @@
 #define TCX_DROP 2
 
 /* asm-generic/socket.h */
+#define SO_BROADCAST 6
 #define SO_RCVBUF 8
 #define SO_RCVLOWAT 18
 #define SO_RCVTIMEO_OLD 20
@@ -126,6 +127,7 @@ int options(struct bpf_sockopt *ctx)
 	}
 	if (ctx->level == SOL_SOCKET) {
 		switch (ctx->optname) {
+		case SO_BROADCAST: /* nothing, to packet sockets; libdnet insists */
 		case SO_RCVBUF:
 		case SO_RCVLOWAT:
 		case SO_RCVTIMEO_OLD:

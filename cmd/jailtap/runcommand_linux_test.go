@@ -6,14 +6,18 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"jailtap/internal/capfile"
 	"jailtap/internal/testutil"
 )
 
@@ -204,4 +208,85 @@ func TestWhoCalledSudoIsWhoTheCommandRunsAs(t *testing.T) {
 			t.Errorf("%q: %q", who, r.stdout)
 		}
 	}
+}
+
+// Wireshark's programs capture with dumpcap, which libpcap's users all resemble.
+func TestWiresharksProgramsUnderTheAgentSeeTheScopesPacketsAndNoOthers(t *testing.T) {
+	here, there := lab(t)
+	for name, c := range map[string]struct{ command, ready string }{
+		"dumpcap": {"dumpcap -q -i tap -c 4 -w %s", "File:"},
+		"tshark":  {"tshark -n -q -i tap -c 4 -w %s", "Capturing on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			needTool(t, name)
+			out := filepath.Join(t.TempDir(), "out.pcapng")
+			p := startRun(t, "-a 10.0.0.1 --in-netns "+here.Name+" -- "+fmt.Sprintf(c.command, out))
+			p.waitFor(&p.stderr, c.ready)
+			ended := make(chan result)
+			go func() { ended <- p.end(0) }()
+			for { // they say that they capture before they do
+				select {
+				case r := <-ended:
+					r.mustSucceed(t)
+					wantOwn(t, packetsIn(t, out))
+					return
+				case <-time.After(20 * time.Millisecond):
+					there.Inject(t, "out", mix()...)
+				}
+			}
+		})
+	}
+}
+
+// wantOwn checks that there are four packets, all of the mix and in scope.
+func wantOwn(t *testing.T, packets []capfile.Packet) {
+	t.Helper()
+	if len(packets) != 4 {
+		t.Errorf("%d packets, want 4", len(packets))
+	}
+	for _, p := range packets {
+		isOwn := slices.ContainsFunc([]int{0, 2, 3, 7}, func(n int) bool { return bytes.Equal(p.Data, mix()[n]) })
+		if !isOwn {
+			t.Errorf("not of the scope: %x", p.Data)
+		}
+	}
+}
+
+// nmap's capture side: what it sends goes nowhere, but it sees who answers.
+func TestNmapUnderTheAgentSeesAnswers(t *testing.T) {
+	needTool(t, "nmap")
+	here, there := lab(t)
+	here.AddAddr(t, "tap", "10.0.0.1/24")
+	p := startRun(t, "-a 10.0.0.1 --in-netns "+here.Name+" -- nmap --privileged --send-eth -sn -n -e tap 10.0.0.9")
+	mac := macOf(t, here, "tap")
+	answer := testutil.ARP(testutil.ARPReply, netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("10.0.0.1"), mac)
+	copy(answer[14+18:], mac[:]) // the target's address in ARP, too
+	ended := make(chan result)
+	go func() { ended <- p.end(0) }()
+	for {
+		select {
+		case r := <-ended:
+			if r.mustSucceed(t); !strings.Contains(r.stdout, "Host is up") || !strings.Contains(r.stderr, "No buffer space available") {
+				t.Errorf("%s\n%s", r.stdout, r.stderr)
+			}
+			return
+		case <-time.After(20 * time.Millisecond):
+			there.Inject(t, "out", answer)
+		}
+	}
+}
+
+func macOf(t *testing.T, ns *testutil.Namespace, ifname string) (mac testutil.MAC) {
+	t.Helper()
+	err := ns.Do(func() error {
+		link, err := net.InterfaceByName(ifname)
+		if err == nil {
+			mac = testutil.MAC(link.HardwareAddr)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mac
 }

@@ -167,6 +167,7 @@ type worldBuildFlags struct {
 	worldFlags
 	format                       string
 	output                       string
+	overlay                      string
 	update, force, link, tracing bool
 }
 
@@ -185,10 +186,14 @@ a name says that the world will do without.
 
 With --link the world has hard links to this system's files. It costs no time and
 no space, and what is written to such a file inside is written to the system's:
-mount that root read-only.`,
+mount that root read-only.
+
+With --overlay nothing is copied: a world that is ready is mounted at PATH, under a
+layer, beside PATH, that takes what is written.`,
 		Example: `  jailtap world build --profile interactive -o /jails/web
   jailtap world build --profile minimal --bin curl --bin 'dig?' --user web -o /jails/web
   jailtap world build --profile sshd --file ~/.ssh/id_ed25519.pub:/root/.ssh/authorized_keys -o /jails/shell
+  jailtap world build --overlay /worlds/interactive -o /jails/web
   jailtap world build --profile busybox --format initramfs -o busybox.cpio
   jailtap world build --bin /opt/app/server --file '/opt/app/*.so' --format oci -o app`,
 		Args: cobra.NoArgs,
@@ -202,11 +207,15 @@ mount that root read-only.`,
 	fs.BoolVar(&f.force, "force", false, "replace what is there")
 	fs.BoolVar(&f.link, "link", false, "make hard links to this system's files")
 	fs.BoolVar(&f.tracing, "trace", false, "run the binaries with --help, and bring what they open")
+	fs.StringVar(&f.overlay, "overlay", "", "mount a world that is ready, `DIR`, under a layer of its own")
 	complete(cmd, "format", "dir", "tar", "oci", "initramfs", "squashfs")
 	return cmd
 }
 
 func (f *worldBuildFlags) run(ctx context.Context, a *app) error {
+	if f.overlay != "" {
+		return f.runOverlay(a)
+	}
 	switch {
 	case f.isEmpty():
 		return usagef("say what goes in with --profile NAME|FILE or --bin NAME")
@@ -232,6 +241,24 @@ func (f *worldBuildFlags) run(ctx context.Context, a *app) error {
 	}
 	o.Format, o.Update, o.Force, o.Link, o.Trace = world.Format(f.format), f.update, f.force, f.link, f.tracing
 	return a.buildWorld(ctx, p, o, f.json)
+}
+
+func (f *worldBuildFlags) runOverlay(a *app) error {
+	switch {
+	case !f.isEmpty() || f.update || f.force || f.link || f.tracing || f.format != string(world.Dir):
+		return usagef("--overlay takes a world as it is: with -o PATH, and --json, and nothing else")
+	case f.output == "":
+		return usagef("say where to with -o PATH")
+	}
+	r, err := world.Overlay(f.overlay, f.output)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		return json.NewEncoder(a.stdout).Encode(r)
+	}
+	a.say("%s: %s under a layer, in %s", f.output, f.overlay, r.Elapsed.Round(100*time.Microsecond))
+	return nil
 }
 
 func isWorldFormat(name string) bool {
