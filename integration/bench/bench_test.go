@@ -3,7 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"jailtap/bpf"
@@ -81,5 +84,21 @@ func TestTheBenchmarkOfCapturesRuns(t *testing.T) {
 		if _, captured, err := b.run(r, load, 1000); err != nil || captured != 1000 {
 			t.Errorf("%d bytes: %d frames captured, %v", load.length, captured, err)
 		}
+	}
+}
+
+// TestTheBenchmarkOfWorldsRuns: and each way makes a root with a shell.
+func TestTheBenchmarkOfWorldsRuns(t *testing.T) {
+	testutil.NeedRoot(t)
+	jailtap := filepath.Join(t.TempDir(), "jailtap")
+	if out, err := exec.Command("go", "build", "-o", jailtap, "jailtap/cmd/jailtap").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var page bytes.Buffer
+	if err := benchWorlds(&page, jailtap, 1); err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(page.String(), "\n| "); lines != 8 || !strings.Contains(page.String(), "| cp+ldd script | ") {
+		t.Errorf("%d lines in\n%s", lines, page.String())
 	}
 }

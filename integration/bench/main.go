@@ -1,8 +1,9 @@
 //go:build linux
 
 // Bench measures what a scope costs and writes docs/BENCH.md: the time that
-// rewritten filters take beside libpcap's own conjunctions, and how many
-// packets a CPU-second captures beside tcpdump.
+// rewritten filters take beside libpcap's own conjunctions, how many packets a
+// CPU-second captures beside tcpdump, and how long a root file system takes
+// beside cp.
 //
 // Machines change speed while one measures. So everything is measured in turns,
 // many times, and told as medians and ratios.
@@ -75,6 +76,9 @@ func run(jailtap, out string) error {
 	}
 	if err := benchCaptives(both, l, jailtap); err != nil {
 		return fmt.Errorf("captive sockets: %w", err)
+	}
+	if err := benchWorlds(both, jailtap, worldRounds); err != nil {
+		return fmt.Errorf("worlds: %w", err)
 	}
 	return os.WriteFile(out, page.Bytes(), 0o644)
 }

@@ -19,7 +19,7 @@ ip link set lo up
 [ -x /etc/rc ] && /etc/rc
 cd /root
 while :; do
-	setsid -c -w sh -l -i 2>&1 || sh -l -i
+	setsid -c sh -l -i 2>&1 || sh -l -i
 done
 `
 

@@ -54,12 +54,25 @@ func collect(ctx context.Context, t *tree, p Profile, o Options) (*collector, er
 		}
 	}
 	if len(c.missing) > 0 {
-		return nil, errors.Join(c.missing...)
+		return nil, allMissing(c.missing)
 	}
 	c.m.linkHards(c.identity)
 	c.m.date(o.Epoch)
 	return c, nil
 }
+
+// allMissing is all that is missing, in one line.
+type allMissing []error
+
+func (all allMissing) Error() string {
+	lines := make([]string, len(all))
+	for i, err := range all {
+		lines[i] = err.Error()
+	}
+	return strings.Join(sortedUnique(lines), "; ")
+}
+
+func (all allMissing) Unwrap() []error { return all }
 
 func (c *collector) close() {
 	for _, t := range c.outside {

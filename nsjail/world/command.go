@@ -2,6 +2,7 @@ package world
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -18,6 +19,9 @@ var searchPath = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/us
 func (c *collector) command(name string) (place, error) {
 	if path.IsAbs(name) {
 		at, err := c.t.find(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = c.unknown(name, path.Base(name))
+		}
 		if err == nil && !at.info.Mode().IsRegular() {
 			err = fmt.Errorf("%s is not a file", name)
 		}
@@ -28,10 +32,15 @@ func (c *collector) command(name string) (place, error) {
 			return at, nil
 		}
 	}
+	return place{}, c.unknown(name, name)
+}
+
+// unknown says that a binary is not there, and which have names like it.
+func (c *collector) unknown(bin, name string) error {
 	if near := c.near(name); len(near) > 0 {
-		return place{}, fmt.Errorf("unknown binary %q: %s are near", name, strings.Join(near, ", "))
+		return fmt.Errorf("unknown binary %q: near are %s", bin, strings.Join(near, ", "))
 	}
-	return place{}, fmt.Errorf("unknown binary %q: it is not in %s", name, strings.Join(searchPath, ":"))
+	return fmt.Errorf("unknown binary %q: it is not in %s", bin, strings.Join(searchPath, ":"))
 }
 
 // near is up to five binaries with names like this one, the nearest first.
@@ -55,24 +64,26 @@ func (c *collector) near(name string) []string {
 	return names[:min(len(names), 5)]
 }
 
-// distance is how many bytes must be put in, taken out or changed to make one
-// word of the other (Levenshtein).
+// distance is how many bytes must be put in, taken out, changed or swapped with the
+// next one to make one word of the other (optimal string alignment).
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
+	above, row, next := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
+		next[0] = i + 1
 		for j := range len(b) {
-			change := diagonal
+			change := row[j]
 			if a[i] != b[j] {
 				change++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+			next[j+1] = min(change, row[j+1]+1, next[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				next[j+1] = min(next[j+1], above[j-1]+1)
+			}
 		}
+		above, row, next = row, next, above
 	}
 	return row[len(b)]
 }

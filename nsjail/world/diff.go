@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // A Change is how a file differs.
@@ -75,10 +76,10 @@ func sortChanges(changes []Change) []Change {
 
 // compare tells what an update would do with an entry; "" is nothing.
 func (t *tree) compare(m manifest, e *Entry, r record) What {
-	if !t.isWhereItSays(path.Dir(e.Path)) {
-		if _, err := t.find(path.Dir(e.Path)); errors.Is(err, fs.ErrNotExist) {
-			return Added
-		}
+	switch err := t.isFolders(path.Dir(e.Path)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return Added
+	case err != nil:
 		return Own
 	}
 	info, err := t.lstat(e.Path)
@@ -98,11 +99,19 @@ func (t *tree) compare(m manifest, e *Entry, r record) What {
 	return Own
 }
 
-// isWhereItSays reports whether a path leads where it says, by folders alone:
-// a jail may have put a link in the way.
-func (t *tree) isWhereItSays(dir string) bool {
-	at, err := t.find(dir)
-	return err == nil && at.path == dir && at.info.IsDir()
+// isFolders is nil if a path is one of folders alone: a jail may have put a link in the way.
+func (t *tree) isFolders(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	if err := t.isFolders(path.Dir(dir)); err != nil {
+		return err
+	}
+	info, err := t.lstat(dir)
+	if err == nil && !info.IsDir() {
+		err = t.error("enter", dir, syscall.ENOTDIR)
+	}
+	return err
 }
 
 // is reports whether a file is the one that a record is about.

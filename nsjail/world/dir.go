@@ -158,7 +158,7 @@ func (w *dirWriter) file(e *Entry, name string) error {
 	case e.Mode&fs.ModeDevice != 0:
 		err = w.device(dir, name, e)
 	case w.o.Link && e.isShared():
-		return w.link(dir, name, e)
+		return w.link(name, e)
 	default:
 		return w.regular(dir, name, e)
 	}
@@ -202,12 +202,16 @@ func (e *Entry) isShared() bool {
 	return err == nil && info.Mode()&bits == e.Mode&bits
 }
 
-func (w *dirWriter) link(dir *os.Root, name string, e *Entry) error {
-	from, err := e.from.dir(path.Dir(e.source))
+func (w *dirWriter) link(name string, e *Entry) error {
+	from, err := e.from.handle(path.Dir(e.source))
 	if err != nil {
 		return err
 	}
-	if err := linkAt(from, path.Base(e.source), dir, name); err != nil {
+	to, err := w.dst.handle(path.Dir(e.Path))
+	if err != nil {
+		return err
+	}
+	if err := linkAt(from, path.Base(e.source), to, name); err != nil {
 		return fmt.Errorf("hard link to %s/%s: %w: without --link it is copied", e.from.name, e.source, err)
 	}
 	return nil

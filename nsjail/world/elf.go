@@ -26,14 +26,18 @@ type object struct {
 const maxDynamic = 1 << 20
 
 // readObject reads an ELF file as its loader does: by segments, for sections
-// may have been stripped.
+// may have been stripped. What is not ELF is nil.
 func readObject(r io.ReaderAt) (o *object, err error) {
 	defer func() { // debug/elf is not hardened, says its documentation
 		if p := recover(); p != nil {
 			o, err = nil, fmt.Errorf("broken ELF file: %v", p)
 		}
 	}()
-	f, err := elf.NewFile(r)
+	h, err := readHead(r)
+	if h == nil || err != nil {
+		return nil, err
+	}
+	f, err := elf.NewFile(h)
 	if err != nil {
 		return nil, fmt.Errorf("broken ELF file: %w", err)
 	}
@@ -50,6 +54,48 @@ func readObject(r io.ReaderAt) (o *object, err error) {
 		}
 	}
 	return o, nil
+}
+
+// A head is an ELF file whose beginning, where most of what a loader reads is, was read
+// at once, and which has no sections.
+type head struct {
+	io.ReaderAt
+	start []byte
+}
+
+func readHead(r io.ReaderAt) (*head, error) {
+	const size = 16 << 10
+	h := &head{r, make([]byte, size)}
+	n, err := r.ReadAt(h.start, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	h.start = h.start[:n]
+	if !bytes.HasPrefix(h.start, []byte(elf.ELFMAG)) {
+		return nil, nil
+	}
+	h.dropSections()
+	return h, nil
+}
+
+// dropSections clears e_shoff, and e_shnum and e_shstrndx, the last of the header (elf(5)).
+func (h *head) dropSections() {
+	offset, end := 0x28, 0x40
+	width := 8
+	if len(h.start) > elf.EI_CLASS && elf.Class(h.start[elf.EI_CLASS]) == elf.ELFCLASS32 {
+		offset, end, width = 0x20, 0x34, 4
+	}
+	if len(h.start) >= end {
+		clear(h.start[offset : offset+width])
+		clear(h.start[end-4 : end])
+	}
+}
+
+func (h *head) ReadAt(b []byte, off int64) (int, error) {
+	if off >= 0 && off < int64(len(h.start)) && int64(len(b)) <= int64(len(h.start))-off {
+		return copy(b, h.start[off:]), nil
+	}
+	return h.ReaderAt.ReadAt(b, off)
 }
 
 func (o *object) readDynamic(f *elf.File, p *elf.Prog) error {

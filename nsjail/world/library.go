@@ -50,12 +50,9 @@ func (l *libraries) object(name string) (*object, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var o *object
-	magic := make([]byte, len(elf.ELFMAG))
-	if n, _ := f.ReadAt(magic, 0); string(magic[:n]) == elf.ELFMAG {
-		if o, err = readObject(f); err != nil {
-			return nil, fmt.Errorf("/%s: %w", name, err)
-		}
+	o, err := readObject(f)
+	if err != nil {
+		return nil, fmt.Errorf("/%s: %w", name, err)
 	}
 	l.objects[name] = o
 	return o, nil

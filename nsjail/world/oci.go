@@ -3,6 +3,7 @@ package world
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -39,7 +40,7 @@ func writeOCI(ctx context.Context, c *collector, dir string) error {
 	if err := writeTarFile(ctx, name, c); err != nil {
 		return err
 	}
-	layer, err := tarball.LayerFromFile(name, tarball.WithMediaType(types.OCILayer))
+	layer, err := tarball.LayerFromOpener(opener(ctx, name), tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
 	if err != nil {
 		return err
 	}
@@ -65,6 +66,29 @@ func writeTarFile(ctx context.Context, name string, c *collector) error {
 		return err
 	}
 	return errors.Join(writeTar(ctx, f, c), f.Close())
+}
+
+// opener opens a file whose reading ends with the context, and the compression of it.
+func opener(ctx context.Context, name string) tarball.Opener {
+	return func() (io.ReadCloser, error) {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		return &interruptible{f, ctx}, nil
+	}
+}
+
+type interruptible struct {
+	io.ReadCloser
+	ctx context.Context
+}
+
+func (r *interruptible) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.ReadCloser.Read(b)
 }
 
 // image is the world as an image that runs a shell.

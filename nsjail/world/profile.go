@@ -49,15 +49,31 @@ type User struct {
 func ReadProfile(r io.Reader) (Profile, error) {
 	var p Profile
 	d := yaml.NewDecoder(r, yaml.DisallowUnknownField())
-	if err := d.Decode(&p); errors.Is(err, io.EOF) {
+	if err := decode(d, &p); errors.Is(err, io.EOF) {
 		return Profile{}, errors.New("empty profile: what goes in is under bins: or files:, such as bins: [sh]")
 	} else if err != nil {
 		return Profile{}, err
 	}
-	if err := d.Decode(new(Profile)); !errors.Is(err, io.EOF) {
+	if err := decode(d, new(Profile)); !errors.Is(err, io.EOF) {
 		return Profile{}, errors.New("more than one document: a profile is one")
 	}
 	return p, p.check()
+}
+
+// decode decodes a document. Its errors are one line.
+func decode(d *yaml.Decoder, p *Profile) (err error) {
+	defer func() { // the decoder trips over some tags
+		if trouble := recover(); trouble != nil {
+			err = fmt.Errorf("bad YAML: %v", trouble)
+		}
+	}()
+	err = d.Decode(p)
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	const inColour, withSource = false, false
+	line, _, _ := strings.Cut(yaml.FormatError(err, inColour, withSource), "\n")
+	return errors.New(line)
 }
 
 // With is p and q in one, under the name of p.

@@ -39,23 +39,19 @@ func (c *copier) copy(dst, src *os.File) (int64, error) {
 // xattrs are the attributes that belong to a file whatever system it is on:
 // not the labels of SELinux, and not those of IMA.
 func (t *tree) xattrs(name string) (map[string]string, error) {
-	dir, err := t.dir(path.Dir(name))
+	dir, err := t.handle(path.Dir(name))
 	if err != nil {
 		return nil, err
 	}
-	// O_PATH needs no permission to read; the attributes of a descriptor of that
-	// kind are those at its name in /proc.
-	f, err := dir.OpenFile(path.Base(name), unix.O_PATH|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, t.error("open", name, err)
-	}
-	defer f.Close()
-	return xattrsAt("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
+	// There is no listxattrat(2) before Linux 6.13; the folder's descriptor in
+	// /proc is the same.
+	return xattrsAt("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + path.Base(name))
 }
 
+// xattrsAt does not follow a link that has taken the file's place.
 func xattrsAt(name string) (map[string]string, error) {
 	list := make([]byte, 1<<10)
-	n, err := unix.Listxattr(name, list)
+	n, err := unix.Llistxattr(name, list)
 	if n <= 0 || err != nil {
 		return nil, nil // this file system has none
 	}
@@ -65,7 +61,7 @@ func xattrsAt(name string) (map[string]string, error) {
 			continue
 		}
 		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-		n, err := unix.Getxattr(name, attr, value)
+		n, err := unix.Lgetxattr(name, attr, value)
 		if err != nil {
 			return nil, err
 		}

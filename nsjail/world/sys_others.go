@@ -26,4 +26,4 @@ func lock(*os.File) error { return unsupported("a lock") }
 
 func openOwn(string, int) (*os.File, error) { return nil, unsupported("a lock") }
 
-func linkAt(*os.Root, string, *os.Root, string) error { return unsupported("a hard link") }
+func linkAt(*os.File, string, *os.File, string) error { return unsupported("a hard link") }

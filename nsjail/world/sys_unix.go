@@ -62,16 +62,6 @@ func openOwn(name string, access int) (*os.File, error) {
 }
 
 // linkAt makes a hard link, from and to folders that are open.
-func linkAt(from *os.Root, name string, to *os.Root, newName string) error {
-	src, err := from.Open(".")
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	dst, err := to.Open(".")
-	if err != nil {
-		return err
-	}
-	defer dst.Close()
-	return unix.Linkat(int(src.Fd()), name, int(dst.Fd()), newName, 0)
+func linkAt(from *os.File, name string, to *os.File, newName string) error {
+	return unix.Linkat(int(from.Fd()), name, int(to.Fd()), newName, 0)
 }

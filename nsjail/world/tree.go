@@ -19,10 +19,12 @@ import (
 //
 // Paths in it are slash separated and relative; "." is the tree itself.
 type tree struct {
-	name  string // of the folder, for messages
-	mu    sync.Mutex
-	dirs  map[string]*os.Root
-	infos map[string]stat // of paths without links on the way
+	name    string // of the folder, for messages
+	mu      sync.Mutex
+	dirs    map[string]*os.Root
+	handles map[string]*os.File // of folders, for calls that os.Root does not have
+	infos   map[string]stat     // of paths without links on the way
+	links   map[string]string   // where they point
 }
 
 type stat struct {
@@ -35,7 +37,8 @@ func openTree(dir string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{name: filepath.ToSlash(dir), dirs: map[string]*os.Root{".": root}, infos: map[string]stat{}}, nil
+	return &tree{name: filepath.ToSlash(dir), dirs: map[string]*os.Root{".": root}, handles: map[string]*os.File{},
+		infos: map[string]stat{}, links: map[string]string{}}, nil
 }
 
 func (t *tree) Close() {
@@ -43,6 +46,9 @@ func (t *tree) Close() {
 	defer t.mu.Unlock()
 	for _, dir := range t.dirs {
 		dir.Close()
+	}
+	for _, handle := range t.handles {
+		handle.Close()
 	}
 }
 
@@ -67,6 +73,25 @@ func (t *tree) dirLocked(name string) (*os.Root, error) {
 	}
 	t.dirs[name] = dir
 	return dir, nil
+}
+
+// handle is a descriptor of a folder; no part of the path is a link.
+func (t *tree) handle(name string) (*os.File, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if handle := t.handles[name]; handle != nil {
+		return handle, nil
+	}
+	dir, err := t.dirLocked(name)
+	if err != nil {
+		return nil, err
+	}
+	handle, err := dir.Open(".")
+	if err != nil {
+		return nil, t.error("open", name, err)
+	}
+	t.handles[name] = handle
+	return handle, nil
 }
 
 // lstat asks once for each path; folders on the way are no links.
@@ -148,8 +173,14 @@ func (t *tree) find(name string) (place, error) {
 	}
 }
 
+// readlink asks once for each path, as lstat does.
 func (t *tree) readlink(name string) (string, error) {
-	dir, err := t.dir(path.Dir(name))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if target, ok := t.links[name]; ok {
+		return target, nil
+	}
+	dir, err := t.dirLocked(path.Dir(name))
 	if err != nil {
 		return "", err
 	}
@@ -157,7 +188,16 @@ func (t *tree) readlink(name string) (string, error) {
 	if err != nil {
 		return "", t.error("readlink", name, err)
 	}
+	t.links[name] = target
 	return target, nil
+}
+
+// forget drops what is known of a path that is about to change.
+func (t *tree) forget(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.infos, name)
+	delete(t.links, name)
 }
 
 // open opens a regular file whose path has no links.

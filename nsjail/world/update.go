@@ -109,13 +109,6 @@ func (e *Entry) isDeviceLeftOut(dir *os.Root, name string) bool {
 	return e.Mode&fs.ModeDevice != 0 && errors.Is(err, fs.ErrNotExist)
 }
 
-// forget drops what is known of a path that is about to change.
-func (t *tree) forget(name string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.infos, name)
-}
-
 // sortedUnique is for lists in results.
 func sortedUnique(list []string) []string {
 	slices.Sort(list)
