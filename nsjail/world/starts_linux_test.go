@@ -16,38 +16,6 @@ import (
 	"jailtap/nsjail/world"
 )
 
-// build makes a world in a folder of the test's.
-func build(t *testing.T, p world.Profile, o world.Options) (dir string, r world.Result) {
-	t.Helper()
-	if o.Target == "" {
-		o.Target = filepath.Join(t.TempDir(), "world")
-	}
-	r, err := world.Build(t.Context(), p, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return o.Target, r
-}
-
-func builtin(t *testing.T, name string) world.Profile {
-	t.Helper()
-	p, err := world.Builtin(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// commands stands in for jailtap, which is not of the system.
-func commands(t *testing.T) map[string]string {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return map[string]string{"jailtap": self}
-}
-
 func TestEveryBinaryOfEveryProfileStarts(t *testing.T) {
 	testutil.NeedRoot(t)
 	for _, name := range world.BuiltinNames() {
