@@ -121,11 +121,14 @@ func (w *dirWriter) files(entries []*Entry) error {
 			return nil
 		})
 	}
-	for _, e := range others {
-		if err := w.one(ctx, e); err != nil {
-			return errors.Join(err, group.Wait())
+	group.Go(func() error {
+		for _, e := range others {
+			if err := w.one(ctx, e); err != nil {
+				return err
+			}
 		}
-	}
+		return nil
+	})
 	return group.Wait()
 }
 
