@@ -37,14 +37,38 @@ const namePrefix = "jtb"
 func main() {
 	jailtap := flag.String("jailtap", "bin/jailtap", "the program to measure")
 	out := flag.String("o", "docs/BENCH.md", "`file` for the results")
+	only := flag.String("only", "", "`part` to measure, of "+strings.Join(partNames(), ", ")+"; then nothing is written")
 	flag.Parse()
-	if err := run(*jailtap, *out); err != nil {
+	if err := run(*jailtap, *out, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(jailtap, out string) error {
+// A part is a section of the page.
+type part struct {
+	name  string
+	bench func(w io.Writer, l lab, jailtap string) error
+}
+
+var parts = []part{
+	{"filters", func(w io.Writer, l lab, _ string) error { return benchFilters(w, l) }},
+	{"capture", benchCapture},
+	{"captives", benchCaptives},
+	{"worlds", func(w io.Writer, _ lab, jailtap string) error { return benchWorlds(w, jailtap, worldRounds) }},
+}
+
+func partNames() (names []string) {
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+func run(jailtap, out, only string) error {
+	if only != "" && !slices.Contains(partNames(), only) {
+		return fmt.Errorf("unknown part %q: there are %s", only, strings.Join(partNames(), ", "))
+	}
 	if os.Geteuid() != 0 {
 		return errors.New("needs root, to make network namespaces and packet sockets; try: sudo make bench")
 	}
@@ -68,17 +92,16 @@ func run(jailtap, out string) error {
 	var page bytes.Buffer
 	both := io.MultiWriter(os.Stdout, &page)
 	printMachine(both)
-	if err := benchFilters(both, l); err != nil {
-		return fmt.Errorf("filters: %w", err)
+	for _, p := range parts {
+		if only != "" && only != p.name {
+			continue
+		}
+		if err := p.bench(both, l, jailtap); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
 	}
-	if err := benchCapture(both, l, jailtap); err != nil {
-		return fmt.Errorf("capture: %w", err)
-	}
-	if err := benchCaptives(both, l, jailtap); err != nil {
-		return fmt.Errorf("captive sockets: %w", err)
-	}
-	if err := benchWorlds(both, jailtap, worldRounds); err != nil {
-		return fmt.Errorf("worlds: %w", err)
+	if only != "" {
+		return nil
 	}
 	return os.WriteFile(out, page.Bytes(), 0o644)
 }
