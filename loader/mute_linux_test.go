@@ -21,7 +21,7 @@ func needEgress(t *testing.T, w *Warden, l lab) {
 		t.Fatal(err)
 	}
 	if gap != nil {
-		t.Skipf("this kernel has a gap: %v", gap)
+		testutil.Skip(t, "this kernel has a gap: %v", gap)
 	}
 }
 

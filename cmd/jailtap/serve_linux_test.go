@@ -172,7 +172,7 @@ func TestWithoutPrivilegesTheBrokerOpensTheCapture(t *testing.T) {
 func TestTheBrokerAtTheUsualPlaceIsFoundByItself(t *testing.T) {
 	if c, err := broker.Dial(""); err == nil {
 		c.Close()
-		t.Skipf("%s is in use", broker.DefaultSocket)
+		testutil.Skip(t, "%s is in use", broker.DefaultSocket)
 	}
 	d := newService(t)
 	t.Cleanup(func() { os.Remove(filepath.Dir(broker.DefaultSocket)) }) // fails if somebody needs it

@@ -23,7 +23,7 @@ const askBroker = "JAILTAP_TEST_ASK"
 
 func init() {
 	if path := os.Getenv(askBroker); path != "" {
-		(&asker{path: path}).obey()
+		(&asker{path: path, added: map[*os.File]bool{}}).obey()
 		os.Exit(0)
 	}
 }
@@ -35,7 +35,8 @@ type asker struct {
 	sockets []*os.File
 	storm   bool // ask for more all the time
 
-	asked, refused, own, foreign, added int
+	asked, refused, own, foreign int
+	added                        map[*os.File]bool // that have read a frame of the address that is added
 }
 
 // What frames have in them.
@@ -63,7 +64,7 @@ func (a *asker) obey() {
 				return
 			}
 			a.do(line)
-			fmt.Printf("%s: held %d, asked %d, refused %d, own %d, foreign %d, added %d.\n", line, len(a.sockets), a.asked, a.refused, a.own, a.foreign, a.added)
+			fmt.Printf("%s: held %d, asked %d, refused %d, own %d, foreign %d, added %d.\n", line, len(a.sockets), a.asked, a.refused, a.own, a.foreign, len(a.added))
 		case <-time.After(time.Millisecond):
 			if a.storm {
 				a.ask()
@@ -127,7 +128,7 @@ func (a *asker) look() {
 				a.foreign++
 			}
 			if bytes.Contains(buf[:n], addedFrame) {
-				a.added++
+				a.added[s] = true
 			}
 		}
 		unix.Send(int(s.Fd()), testutil.UDP4(web, db, captiveFrame), unix.MSG_DONTWAIT)

@@ -117,6 +117,6 @@ func unified(b *testing.B) string {
 			return f[1]
 		}
 	}
-	b.Skip("cgroup2 is not mounted")
+	testutil.Skip(b, "cgroup2 is not mounted")
 	return ""
 }

@@ -87,15 +87,15 @@ func (w *ward) follow(ctx context.Context) {
 func (w *ward) set(s bpf.Scope) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.changes > 0 {
-		w.log.Info("scope changed", "scope", w.scope.Describe(s))
-	}
 	w.now = s
 	w.changes++
 	for h := range w.held {
 		if err := h.SetScope(s); err != nil { // nothing is in scope then
 			w.log.Error("scope of a captive", "cookie", h.Cookie(), "error", err)
 		}
+	}
+	if w.changes > 1 {
+		w.log.Info("scope changed", "scope", w.scope.Describe(s))
 	}
 }
 
