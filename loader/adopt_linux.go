@@ -10,6 +10,7 @@ import (
 	cilium "github.com/cilium/ebpf"
 
 	"jailtap/bpf/ebpf"
+	"jailtap/internal/progmaps"
 )
 
 // adopt finds captive sockets in the list, and what is behind each by the
@@ -56,15 +57,15 @@ func (c *guardCaptive) label() string {
 
 // takeUp opens the maps of the socket's program.
 func (c *captive) takeUp(slot string) (err error) {
-	maps, err := mapsOf(c.program)
+	maps, err := progmaps.Of(c.program)
 	if err != nil {
 		return err
 	}
-	defer closeAll(maps) // those that nobody has taken
+	defer maps.Close()
 	if c.addrs, err = foundSet(maps); err != nil {
 		return err
 	}
-	c.counters = taken(maps, ebpf.Counts)
+	c.counters = maps.Take(ebpf.Counts)
 	if c.slot, err = cilium.LoadPinnedMap(slot, nil); err != nil {
 		return fmt.Errorf("what keeps its filter: %w", err)
 	}
@@ -72,57 +73,9 @@ func (c *captive) takeUp(slot string) (err error) {
 	return nil
 }
 
-// mapsOf are the maps of a program by name.
-func mapsOf(id cilium.ProgramID) (maps map[string]*cilium.Map, err error) {
-	program, err := cilium.NewProgramFromID(id)
-	if err != nil {
-		return nil, err
-	}
-	defer program.Close()
-	info, err := program.Info()
-	if err != nil {
-		return nil, err
-	}
-	maps = map[string]*cilium.Map{}
-	ids, _ := info.MapIDs()
-	for _, id := range ids {
-		if err = addMap(maps, id); err != nil {
-			closeAll(maps)
-			return nil, err
-		}
-	}
-	return maps, nil
-}
-
-func addMap(maps map[string]*cilium.Map, id cilium.MapID) error {
-	m, err := cilium.NewMapFromID(id)
-	if err != nil {
-		return err
-	}
-	info, err := m.Info()
-	if err != nil {
-		return errors.Join(err, m.Close())
-	}
-	maps[info.Name] = m
-	return nil
-}
-
-// taken is a map that is not to be closed with the others.
-func taken(maps map[string]*cilium.Map, name string) *cilium.Map {
-	m := maps[name]
-	delete(maps, name)
-	return m
-}
-
-func closeAll(maps map[string]*cilium.Map) {
-	for _, m := range maps {
-		m.Close()
-	}
-}
-
 // foundSet takes a program's maps of addresses, with what is in them. A program
 // lacks those that its policy does not ask.
-func foundSet(maps map[string]*cilium.Map) (*addrSet, error) {
+func foundSet(maps progmaps.Maps) (*addrSet, error) {
 	room := func(table string) int {
 		if m := maps[table]; m != nil {
 			return int(m.MaxEntries())
@@ -134,7 +87,7 @@ func foundSet(maps map[string]*cilium.Map) (*addrSet, error) {
 		return nil, err
 	}
 	for name := range s.maps {
-		if m := taken(maps, name); m != nil {
+		if m := maps.Take(name); m != nil {
 			s.maps[name].Close()
 			s.maps[name] = m
 		}

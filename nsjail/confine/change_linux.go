@@ -7,6 +7,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"jailtap/internal/progmaps"
 )
 
 // Change holds the sockets of a cgroup, which Attach was called for, to other addresses.
@@ -65,58 +67,15 @@ func mapsOf(cgroup string) (*rulesMaps, error) {
 		return nil, explain("find the rules of "+cgroup, err)
 	}
 	for _, p := range found.Programs {
-		maps, err := mapsByProgram(p.ID)
+		maps, err := progmaps.Of(p.ID)
 		if err != nil {
 			return nil, explain("find the rules of "+cgroup, err)
 		}
-		if maps.Addresses != nil && maps.Jails != nil {
-			return maps, nil
+		if maps[rulesMapAddresses] != nil && maps[rulesMapJails] != nil {
+			defer maps.Close()
+			return &rulesMaps{Addresses: maps.Take(rulesMapAddresses), Jails: maps.Take(rulesMapJails)}, nil
 		}
 		maps.Close()
 	}
 	return nil, fmt.Errorf("%s has no rules for a shared jail", cgroup)
-}
-
-// mapsByProgram has those of a program's maps that have names of ours.
-func mapsByProgram(id ebpf.ProgramID) (*rulesMaps, error) {
-	program, err := ebpf.NewProgramFromID(id)
-	if err != nil {
-		return nil, err
-	}
-	defer program.Close()
-	info, err := program.Info()
-	if err != nil {
-		return nil, err
-	}
-	ids, _ := info.MapIDs()
-	maps := &rulesMaps{}
-	for _, id := range ids {
-		if err := maps.add(id); err != nil {
-			maps.Close()
-			return nil, err
-		}
-	}
-	return maps, nil
-}
-
-// add takes a map up by its name.
-func (m *rulesMaps) add(id ebpf.MapID) error {
-	found, err := ebpf.NewMapFromID(id)
-	if err != nil {
-		return err
-	}
-	info, err := found.Info()
-	if err != nil {
-		found.Close()
-		return err
-	}
-	switch info.Name {
-	case rulesMapAddresses:
-		m.Addresses = found
-	case rulesMapJails:
-		m.Jails = found
-	default:
-		found.Close()
-	}
-	return nil
 }

@@ -26,5 +26,7 @@
 // Linux's wildcard sockets know nothing of jails: where a program of the host listens
 // at the wildcard address, a jail cannot listen at the same port (EADDRINUSE), and the
 // other way round where a jail has several addresses. FreeBSD would let both. Have the
-// host's programs listen at addresses.
+// host's programs listen at addresses. And in a jail with several addresses a socket
+// that was bound to the wildcard address cannot connect any more (EADDRNOTAVAIL): the
+// kernel would choose its source. FreeBSD takes the first.
 package confine

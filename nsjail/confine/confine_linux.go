@@ -15,7 +15,8 @@ import (
 )
 
 // Attach holds the sockets that are made in a cgroup from now on to addresses. cgroup
-// is its directory. The rules need nobody to keep them, and go with the cgroup.
+// is its directory. The rules need nobody to keep them, and go with the cgroup: that is
+// also how the caller takes back those that are there when it fails.
 func Attach(cgroup string, addrs []netip.Addr) error {
 	rlimit.RemoveMemlock() // only before Linux 5.11; if it fails, loading will tell
 	var rules rulesObjects
