@@ -149,7 +149,7 @@ func (l *lab) act(scene string) *actor {
 		l.Fatal(err)
 	}
 	l.in(cmd.Start)
-	l.Cleanup(func() { in.Close(); cmd.Wait() })
+	l.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	return &actor{l, bufio.NewScanner(out), in}
 }
 
