@@ -34,7 +34,7 @@ func (f *jailFlags) modifyOne(a *app, config *jailconf.Config, j jailconf.Jail) 
 	if err != nil {
 		return err
 	}
-	change := jail.Change{Hostname: &spec.Hostname, Persist: &spec.Persist}
+	change := jail.Change{Hostname: &spec.Hostname, Persist: &spec.Persist, Params: spec.Params}
 	if !slices.Equal(spec.Addresses, old.Addresses) {
 		change.Addresses = &spec.Addresses
 	}

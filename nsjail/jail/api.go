@@ -64,6 +64,7 @@ type Change struct {
 	Hostname  *string
 	Persist   *bool
 	Addresses *[]Address // all that it has then, of a shared or a vnet jail
+	Params    []Param    // those that say so
 }
 
 // Modify changes a jail. If it fails the jail is as it was.

@@ -155,7 +155,28 @@ func (s *Spec) check() error {
 	case s.Network == Shared && len(s.Addresses) == 0:
 		return fmt.Errorf("jail %s: it shares the host's network and has no address there: want ip4.addr or ip6.addr", s.Name)
 	}
+	for i, a := range s.Addresses {
+		addr := a.Prefix.Addr()
+		switch {
+		case !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() || addr.Is4In6() || addr.Zone() != "":
+			return fmt.Errorf("jail %s: bad address %v: want one of a host", s.Name, addr)
+		case s.Network == Shared && addr.Is6() && addr.IsLinkLocalUnicast():
+			return fmt.Errorf("jail %s: address %v: a link-local address is another one on each interface, and no rule keeps a jail that shares the host's network to one of them: leave it out, or give the jail vnet", s.Name, addr)
+		case has(s.Addresses[:i], addr):
+			return fmt.Errorf("jail %s: address %v is there twice", s.Name, addr)
+		}
+	}
 	return nil
+}
+
+// has reports whether an address is in a list.
+func has(list []Address, addr netip.Addr) bool {
+	for _, a := range list {
+		if a.Prefix.Addr() == addr {
+			return true
+		}
+	}
+	return false
 }
 
 // Sentinels of what is wrong with a name.

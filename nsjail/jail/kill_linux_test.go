@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -58,9 +59,22 @@ func victim(text string) {
 }
 
 func TestWhatAKilledCommandLeavesTheNextOneRemoves(t *testing.T) {
+	for _, kind := range []Network{VNET, Shared} {
+		t.Run(string(kind), func(t *testing.T) { killed(t, kind) })
+	}
+}
+
+func killed(t *testing.T, kind Network) {
 	y := newYard(t)
-	spec := vnetJail(t, "a", "10.9.0.1/24")
+	spec := vnetJail(t, "a", "10.9.0.1/24", "fd09::1/64")
 	spec.Persist = true
+	if spec.Network = kind; kind == Shared {
+		ground(t)
+		for i := range spec.Addresses {
+			spec.Addresses[i].Interface = "ground0"
+		}
+	}
+	before := network(t)
 	spec.Commands = Commands{Start: []string{"(sleep 1000 &) ; true"}, Stop: []string{"true"}, StopTimeout: time.Second}
 	text, err := json.Marshal(order{y.Registry, spec})
 	if err != nil {
@@ -88,8 +102,8 @@ func TestWhatAKilledCommandLeavesTheNextOneRemoves(t *testing.T) {
 		if list, err := y.List(); err != nil || len(list) != 0 {
 			t.Fatalf("%v %v", list, err)
 		}
-		if left := links(t); len(left) > 0 {
-			t.Fatalf("%v are left", left)
+		if now := network(t); !slices.Equal(now, before) {
+			t.Fatalf("the host has %v, and had %v", now, before)
 		}
 	}
 	t.Log(phases)

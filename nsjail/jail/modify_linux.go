@@ -27,36 +27,52 @@ func (r Registry) modify(name string, c Change) error {
 	if err != nil {
 		return err
 	}
-	if err := r.change(rec, c); err != nil {
+	if err := errors.Join(r.change(rec, c), r.save(rec)); err != nil {
 		return fmt.Errorf("jail %s: %w", name, err)
 	}
-	return r.save(rec)
+	return nil
 }
 
-// change carries a change out; what may fail comes first.
-func (r Registry) change(rec *record, c Change) error {
+// change carries a change out, or takes back what it has done.
+func (r Registry) change(rec *record, c Change) (err error) {
+	old := rec.Spec
+	if c.Hostname != nil {
+		if err := rec.setHostname(*c.Hostname); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, rec.setHostname(old.Hostname))
+			}
+		}()
+	}
 	if c.Addresses != nil {
 		if err := r.readdress(rec, *c.Addresses); err != nil {
 			return err
 		}
 	}
-	if c.Hostname != nil {
-		if err := rec.First.rename(*c.Hostname); err != nil {
-			return err
-		}
-		rec.Spec.Hostname = *c.Hostname
+	if c.Params != nil {
+		rec.Spec.Params = c.Params
 	}
 	if c.Persist != nil {
-		sig := unix.SIGUSR1
-		if *c.Persist {
-			sig = unix.SIGUSR2
-		}
-		if err := rec.First.signal(sig); err != nil {
-			return err
-		}
-		rec.Spec.Persist = *c.Persist
+		return rec.setPersist(*c.Persist) // fails only if the jail has ended
 	}
 	return nil
+}
+
+func (rec *record) setHostname(hostname string) error {
+	rec.Spec.Hostname = hostname
+	return rec.First.rename(hostname)
+}
+
+// setPersist tells the first process whether it is to wait when all others have ended.
+func (rec *record) setPersist(persist bool) error {
+	sig := unix.SIGUSR1
+	if persist {
+		sig = unix.SIGUSR2
+	}
+	rec.Spec.Persist = persist
+	return rec.First.signal(sig)
 }
 
 // rename sets the host name of the UTS namespace that a process is in.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"jailtap/nsjail/confine"
 )
 
 // claimAddresses makes sure that a jail's addresses are nobody else's, and records
@@ -54,15 +56,6 @@ func (rec *record) claimShared(others []*record) error {
 		}
 	}
 	return nil
-}
-
-func has(list []Address, addr netip.Addr) bool {
-	for _, a := range list {
-		if a.Prefix.Addr() == addr {
-			return true
-		}
-	}
-	return false
 }
 
 // holderOf is the interface of the host that has an address, or "".
@@ -111,8 +104,9 @@ func isNotFound(err error) bool {
 func (r Registry) addNetwork(rec *record) error {
 	switch rec.Spec.Network {
 	case Shared:
-		// The rules come first, or the jail's address could be reached without.
-		if err := rec.confine(); err != nil {
+		// The rules come first, or the jail's address could be reached without. So
+		// far the jail has one process, which makes no sockets.
+		if err := confine.Attach(rec.Cgroup, rec.Spec.plainAddresses()); err != nil {
 			return err
 		}
 		return addAddresses(rec.Added)
@@ -124,15 +118,15 @@ func (r Registry) addNetwork(rec *record) error {
 
 func (r Registry) removeNetwork(rec *record) error {
 	switch rec.Spec.Network {
-	case Shared:
-		return errors.Join(removeAddresses(rec.Added), rec.unconfine())
+	case Shared: // the rules went with the cgroup
+		return removeAddresses(rec.Added)
 	case VNET:
 		return r.removeLink(rec)
 	}
 	return nil
 }
 
-// addAddresses adds addresses to the host's interfaces.
+// addAddresses adds addresses to interfaces.
 func addAddresses(list []Address) error {
 	for _, a := range list {
 		link, err := linkByName(a.Interface)
@@ -144,6 +138,17 @@ func addAddresses(list []Address) error {
 		}
 	}
 	return nil
+}
+
+// addMissing adds those that are not there.
+func addMissing(list []Address) error {
+	var errs []error
+	for _, a := range list {
+		if err := addAddresses([]Address{a}); !errors.Is(err, unix.EEXIST) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // forNetlink is an address without duplicate address detection (RFC 4862), which

@@ -61,12 +61,7 @@ func (r Registry) addLink(rec *record) error {
 			return fmt.Errorf("vnet.interface: move %s into the jail: %w", name, err)
 		}
 	}
-	h, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("enter the jail's network: %w", err)
-	}
-	defer h.Close()
-	return rec.setUpInside(h)
+	return rec.inNetwork(rec.setUpInside)
 }
 
 // plug makes the two ends of the link, one in the bridge and one in the jail.
@@ -134,29 +129,48 @@ func (rec *record) giveGateways(bridge netlink.Link) error {
 	return nil
 }
 
-// setUpInside gives the jail's end its addresses and routes.
-func (rec *record) setUpInside(h *netlink.Handle) error {
-	name := insideName
-	if rec.Veth == "" {
-		if len(rec.Spec.Link.Interfaces) == 0 {
-			return nil
-		}
-		name = rec.Spec.Link.Interfaces[0]
+// insideLink is the interface that has a vnet jail's addresses, or "".
+func (rec *record) insideLink() string {
+	switch {
+	case rec.Veth != "":
+		return insideName
+	case len(rec.Spec.Link.Interfaces) > 0:
+		return rec.Spec.Link.Interfaces[0]
 	}
-	link, err := h.LinkByName(name)
+	return ""
+}
+
+// setUpInside gives the jail's end its addresses and routes. It runs in the jail's
+// network.
+func (rec *record) setUpInside() error {
+	name := rec.insideLink()
+	if name == "" {
+		return nil
+	}
+	if err := addAddresses(rec.onInterfaces()); err != nil {
+		return err
+	}
+	link, err := linkByName(name)
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	if err != nil {
+		return fmt.Errorf("set the jail's %s up: %w", name, err)
+	}
+	return rec.routes()
+}
+
+// routes makes sure of a vnet jail's default routes, in its network.
+func (rec *record) routes() error {
+	if len(rec.Spec.Link.Gateways) == 0 {
+		return nil
+	}
+	link, err := linkByName(rec.insideLink())
 	if err != nil {
 		return err
 	}
-	for _, a := range rec.Spec.Addresses {
-		if err := h.AddrAdd(link, a.forNetlink()); err != nil {
-			return fmt.Errorf("add %v to the jail's %s: %w", a.Prefix, name, err)
-		}
-	}
-	if err := h.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set the jail's %s up: %w", name, err)
-	}
 	for _, gateway := range rec.Spec.Link.Gateways {
-		if err := h.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway.AsSlice()}); err != nil {
+		if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway.AsSlice()}); err != nil {
 			return fmt.Errorf("vnet.gateway %v: %w: want an address of the network that the jail is in", gateway, err)
 		}
 	}
