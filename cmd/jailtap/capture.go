@@ -62,7 +62,8 @@ be given.
 
 It ends at SIGINT, SIGTERM, after -c packets or --duration, and then says how many
 packets it has seen; SIGUSR1 makes it say so and go on.`,
-		Example: `  jailtap capture -i br0 --netns web
+		Example: `  jailtap capture -j web
+  jailtap capture -i br0 --netns web
   jailtap capture -i br0 --netns web -w web.pcapng tcp port 80
   jailtap capture -i any -a 10.0.0.5,fd00::5 -c 100 -w - | tshark -i -
   jailtap capture -i eth0 --in-netns router -a 10.1.0.0/16 -C 100 -W 10 -w ring.pcapng
@@ -90,7 +91,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.BoolVar(&f.noScope, "no-scope", false, "capture everything, as root, for comparisons")
 
-	fs.StringVarP(&f.iface, "interface", "i", "", "capture on interface `NAME|any`")
+	fs.StringVarP(&f.iface, "interface", "i", "", "capture on interface `NAME|any`; unset, with -j, where the jail's packets pass")
 	fs.StringVar(&f.inNetns, "in-netns", "", "the interface is in network namespace `NAME|PATH`, not the caller's")
 	fs.StringVarP(&f.readFile, "read", "r", "", "read the packets of a capture `FILE|-` instead; needs no privilege")
 	fs.StringVar(&f.engine, "engine", string(loader.Auto), "what enforces the scope in the kernel, `auto|cbpf|ebpf`")
@@ -140,8 +141,14 @@ func (f *captureFlags) session(a *app, fs *pflag.FlagSet, args []string) (*sessi
 	if s.user, err = f.filter.read(a, args, ownDialect()); err != nil {
 		return nil, err
 	}
-	if !f.noScope && !f.brokered {
-		s.source, err = f.scope.open(fs)
+	if f.noScope || f.brokered {
+		return s, nil
+	}
+	if s.source, err = f.scope.open(fs); err != nil {
+		return nil, err
+	}
+	if f.readFile == "" && f.iface == "" {
+		f.iface, err = interfaceOf(f.scope.jail)
 	}
 	return s, err
 }
@@ -163,7 +170,7 @@ func (f *captureFlags) check(fs *pflag.FlagSet) error {
 	switch {
 	case f.readFile != "" && f.iface != "":
 		return usagef("-i and -r exclude one another")
-	case f.readFile == "" && f.iface == "":
+	case f.readFile == "" && f.iface == "" && (!fs.Changed("jail") || f.inNetns != ""):
 		return usagef("say where to capture with -i INTERFACE (or -i any, or -r FILE)")
 	case fs.Changed("count") && f.count == 0:
 		return usagef("bad count 0: want 1 or more packets")

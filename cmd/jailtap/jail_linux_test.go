@@ -101,13 +101,47 @@ func TestACaptureOfAJailByNameHasItsAddresses(t *testing.T) {
 	}
 }
 
-func TestAJailThatSharesTheHostsNetworkIsRefused(t *testing.T) {
+// A capture of a jail that shares the host's network has the jail's addresses and not
+// all of the host's, and follows jail -m.
+func TestACaptureOfASharedJailFollowsItsAddresses(t *testing.T) {
 	h := newJailHost(t)
-	r := h.jailtap("jail", "-c", "name="+h.name, "path="+h.root, "ip4.addr=lo|10.0.0.1/32", "persist")
-	if r.status != 1 || !strings.Contains(r.stderr, "give the jail vnet") {
-		t.Errorf("%+v", r)
+	outside := testutil.NewNamespace(t)
+	h.ns.VethTo(t, outside, "tap", "out")
+	h.ns.AddAddr(t, "tap", "10.0.0.9/24")
+	h.jailtap("jail", "-c", "name="+h.name, "path="+h.root, "ip4.addr=tap|10.0.0.1/24", "persist").mustSucceed(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if out := h.jailtap("jls").mustSucceed(t).stdout; strings.Contains(out, h.root[:40]) {
-		t.Errorf("it is there:\n%s", out)
+	out := filepath.Join(t.TempDir(), "out.pcap")
+	frames := func(text string) [][]byte {
+		var list [][]byte
+		for _, to := range []string{"10.0.0.9:53", "10.0.0.1:53", "10.0.0.2:53"} {
+			list = append(list, testutil.UDP4(noisy, netip.MustParseAddrPort(to), []byte(text+to)))
+		}
+		return list
+	}
+	p := startIn(t, h.ns, exec.Command(self, "capture", "-j", h.name, "-w", out))
+	p.waitFor(&p.stderr, "listening on tap")
+	outside.Inject(t, "out", frames("before ")...)
+	h.jailtap("jail", "-m", "name="+h.name, "ip4.addr=tap|10.0.0.2/24").mustSucceed(t)
+	p.waitFor(&p.stderr, "10.0.0.2, policy")
+	outside.Inject(t, "out", frames("after ")...)
+	h.jailtap("jail", "-m", "name="+h.name, "host.hostname=new").mustSucceed(t) // it keeps the addresses
+	if list := h.jailtap("jls").mustSucceed(t).stdout; !strings.Contains(list, "10.0.0.2") || !strings.Contains(list, "new") {
+		t.Errorf("jls:\n%s", list)
+	}
+	h.jailtap("jail", "-r", h.name).mustSucceed(t)
+	if r := p.end(0); r.status != 1 || !strings.Contains(r.stderr, "jail "+h.name+" has ended") {
+		t.Errorf("after the jail's end: %+v", r)
+	}
+	var texts []string
+	for _, packet := range packetsIn(t, out) {
+		if i := strings.Index(string(packet.Data), " 10.0.0."); i > 0 {
+			texts = append(texts, string(packet.Data[42:]))
+		}
+	}
+	if got := strings.Join(texts, ", "); got != "before 10.0.0.1:53, after 10.0.0.2:53" {
+		t.Errorf("captured %s", got)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -12,7 +13,6 @@ import (
 
 	"jailtap/bpf"
 	"jailtap/nsjail"
-	"jailtap/nsjail/jail"
 )
 
 // scopeFlags name what may be seen.
@@ -63,10 +63,18 @@ func (f *scopeFlags) given(fs *pflag.FlagSet) (sources, all []string) {
 
 // A scopeSource is where a scope comes from.
 type scopeSource struct {
-	jail   *nsjail.Jail   // nil: none
+	jail   addressed      // nil: none
 	fixed  []netip.Prefix // besides the jail's
 	policy bpf.Policy
 	vlans  bpf.VLANs
+}
+
+// An addressed thing has addresses, which may change.
+type addressed interface {
+	fmt.Stringer
+	Addresses() ([]netip.Prefix, error)
+	Watch(ctx context.Context, report func([]netip.Prefix)) error
+	Close() error
 }
 
 // open finds what the flags name. Of the ways to name a jail there is one at
@@ -94,29 +102,11 @@ func (f *scopeFlags) open(fs *pflag.FlagSet) (*scopeSource, error) {
 	case fs.Changed("jail"):
 		s.jail, err = openJail(f.jail)
 	case fs.Changed("netns"):
-		s.jail, err = nsjail.OpenNamespace(f.netns)
+		s.jail, err = opened(nsjail.OpenNamespace(f.netns))
 	case fs.Changed("pid"):
-		s.jail, err = nsjail.OpenPID(f.pid)
+		s.jail, err = opened(nsjail.OpenPID(f.pid))
 	}
 	return s, err
-}
-
-// openJail opens the network namespace of a jail.
-func openJail(name string) (*nsjail.Jail, error) {
-	j, err := jail.System.Find(name)
-	if err != nil {
-		return nsjail.OpenNamespace(name)
-	}
-	ns, err := nsjail.OpenPID(j.PID())
-	if err != nil {
-		return nil, err
-	}
-	// Only if it lives still was the number its own.
-	if again, err := jail.System.Find(name); err != nil || again.PID() != j.PID() {
-		ns.Close()
-		return nil, fmt.Errorf("jail %s has just ended", name)
-	}
-	return ns, nil
 }
 
 func (s *scopeSource) Close() {

@@ -151,7 +151,7 @@ func (j *jailEntry) open() (*broker.Jail, error) {
 	source := &scopeSource{fixed: j.fixed, policy: j.policy, vlans: j.vlans}
 	if j.Netns != "" {
 		var err error
-		if source.jail, err = nsjail.OpenNamespace(j.Netns); err != nil {
+		if source.jail, err = opened(nsjail.OpenNamespace(j.Netns)); err != nil {
 			return nil, broker.Refuse(broker.CodeScope, "jail %s: %v", j.Name, err)
 		}
 	}

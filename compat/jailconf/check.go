@@ -64,10 +64,6 @@ func (j Jail) inContext(f *Finding, v Verdict, rules Rulesets) {
 		if on, _, _ := j.Bool(v.Name); on && !j.IsVNET() {
 			f.Fate, f.Reason = Refused, "raw sockets would see and send as the whole host; give the jail vnet"
 		}
-	case "ip4.addr", "ip6.addr":
-		if !j.IsVNET() {
-			f.Fate, f.Reason = Refused, "jails that share the host's network are not made yet; give the jail vnet"
-		}
 	case "devfs_ruleset":
 		if ruleset, _ := j.String(v.Name); rules.UnhidesBPF(ruleset) {
 			f.Fate, f.Reason = Refused, "it unhides bpf*, which is allow.bpf: "+Known("allow.bpf").Reason

@@ -89,6 +89,17 @@ func (j *Jail) Addresses() []netip.Prefix {
 	return list
 }
 
+// Watch calls report with the addresses as they are now, and then again whenever they
+// have been changed, until ctx ends, when it returns nil. It is an error if the jail
+// ends. Calls of report do not overlap.
+func (j *Jail) Watch(ctx context.Context, report func([]netip.Prefix)) error {
+	return j.watch(ctx, report)
+}
+
+// HostInterface is where on the host the jail's packets pass: the host's end of a
+// vnet jail's link, or the interface that has a shared jail's first address.
+func (j *Jail) HostInterface() (string, error) { return j.hostInterface() }
+
 // A Command is one that runs in a jail.
 type Command struct {
 	Argv []string // a program, which is looked up in Env's PATH, and its arguments

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 )
@@ -28,3 +29,6 @@ func (*Jail) start(Command) (*os.Process, error) { return nil, errOther }
 func (*Jail) lookupUser(string) (u User, home, shell string, err error) {
 	return u, "", "", errOther
 }
+
+func (*Jail) watch(context.Context, func([]netip.Prefix)) error { return errOther }
+func (*Jail) hostInterface() (string, error)                    { return "", errOther }
