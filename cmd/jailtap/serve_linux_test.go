@@ -479,6 +479,7 @@ func TestPrometheusGetsItsCountsOnThisHost(t *testing.T) {
 	for _, line := range []string{
 		`jailtap_given_total{jail="web"} 1`, `jailtap_packets_in_scope_total{jail="web"} 4`,
 		`jailtap_packets_matched_total{jail="web"} 3`, `jailtap_refused_total{code="peer",jail=""} 1`,
+		"# HELP jailtap_captives Captive sockets that there are.\n# TYPE jailtap_captives gauge", "# TYPE jailtap_refused_total counter",
 	} {
 		if !strings.Contains(string(text), line+"\n") {
 			t.Errorf("no %s in\n%s", line, text)

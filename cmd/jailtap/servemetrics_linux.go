@@ -4,58 +4,53 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/VictoriaMetrics/metrics"
 
 	"jailtap/loader/broker"
 )
 
-// A collector asks the broker for its counts when Prometheus asks for them.
-type collector struct{ server *broker.Server }
-
-var (
-	captivesGauge  = description("captives", "Captive sockets that there are.")
-	ringGauge      = description("ring_bytes", "Rings of captive sockets, as they were asked for.")
-	givenCounter   = description("given_total", "Captive sockets given.")
-	refusedCounter = description("refused_total", "Requests refused.", "code")
-	seenCounter    = description("packets_seen_total", "Packets that came to captive sockets.")
-	inScopeCounter = description("packets_in_scope_total", "Packets in scope.")
-	matchedCounter = description("packets_matched_total", "Packets in scope that filters took.")
-)
-
-func description(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("jailtap_"+name, help, append([]string{"jail"}, labels...), nil)
-}
-
-// Describe implements prometheus.Collector.
-func (collector) Describe(all chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{captivesGauge, ringGauge, givenCounter, refusedCounter, seenCounter, inScopeCounter, matchedCounter} {
-		all <- d
+// writeMetrics writes the broker's counts as they are now, those of one kind
+// together, as Prometheus' text format wants them.
+func writeMetrics(w io.Writer, jails []broker.JailStats) {
+	var known []broker.JailStats
+	for _, j := range jails {
+		if j.Name != "" { // else it is those who were of no jail
+			known = append(known, j)
+		}
 	}
-}
-
-// Collect implements prometheus.Collector.
-func (c collector) Collect(all chan<- prometheus.Metric) {
-	for _, j := range c.server.Stats() {
-		put := func(d *prometheus.Desc, kind prometheus.ValueType, v uint64, labels ...string) {
-			all <- prometheus.MustNewConstMetric(d, kind, float64(v), append([]string{j.Name}, labels...)...)
+	kind := func(name, kind, help string) {
+		fmt.Fprintf(w, "# HELP jailtap_%s %s\n# TYPE jailtap_%[1]s %[3]s\n", name, help, kind)
+	}
+	gauge := func(name, help string, value func(broker.JailStats) uint64) {
+		kind(name, "gauge", help)
+		for _, j := range known {
+			metrics.WriteGaugeUint64(w, fmt.Sprintf("jailtap_%s{jail=%q}", name, j.Name), value(j))
 		}
-		for code, n := range j.Refused {
-			put(refusedCounter, prometheus.CounterValue, n, string(code))
+	}
+	counter := func(name, help string, value func(broker.JailStats) uint64) {
+		kind(name, "counter", help)
+		for _, j := range known {
+			metrics.WriteCounterUint64(w, fmt.Sprintf("jailtap_%s{jail=%q}", name, j.Name), value(j))
 		}
-		if j.Name == "" { // those who were of no jail
-			continue
+	}
+	gauge("captives", "Captive sockets that there are.", func(j broker.JailStats) uint64 { return uint64(j.Captives) })
+	gauge("ring_bytes", "Rings of captive sockets, as they were asked for.", func(j broker.JailStats) uint64 { return uint64(j.RingBytes) })
+	counter("given_total", "Captive sockets given.", func(j broker.JailStats) uint64 { return j.Given })
+	counter("packets_seen_total", "Packets that came to captive sockets.", func(j broker.JailStats) uint64 { return j.Seen })
+	counter("packets_in_scope_total", "Packets in scope.", func(j broker.JailStats) uint64 { return j.InScope })
+	counter("packets_matched_total", "Packets in scope that filters took.", func(j broker.JailStats) uint64 { return j.Matched })
+	kind("refused_total", "counter", "Requests refused.")
+	for _, j := range jails {
+		for _, code := range slices.Sorted(maps.Keys(j.Refused)) {
+			metrics.WriteCounterUint64(w, fmt.Sprintf("jailtap_refused_total{code=%q,jail=%q}", code, j.Name), j.Refused[code])
 		}
-		put(captivesGauge, prometheus.GaugeValue, uint64(j.Captives))
-		put(ringGauge, prometheus.GaugeValue, uint64(j.RingBytes))
-		put(givenCounter, prometheus.CounterValue, j.Given)
-		put(seenCounter, prometheus.CounterValue, j.Seen)
-		put(inScopeCounter, prometheus.CounterValue, j.InScope)
-		put(matchedCounter, prometheus.CounterValue, j.Matched)
 	}
 }
 
@@ -74,10 +69,11 @@ func listenMetrics(address string, anywhere bool) (net.Listener, error) {
 
 // serveMetrics serves until ctx ends.
 func serveMetrics(ctx context.Context, l net.Listener, server *broker.Server) error {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{server})
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		writeMetrics(w, server.Stats())
+	})
 	s := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
 	defer context.AfterFunc(ctx, func() { s.Close() })()
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/gopacket/pcapgo"
+	"github.com/gopacket/gopacket/pcapgo"
 
 	"jailtap/internal/captured"
 	"jailtap/internal/testutil"

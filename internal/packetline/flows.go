@@ -3,7 +3,7 @@ package packetline
 import (
 	"net/netip"
 
-	"github.com/google/gopacket/layers"
+	"github.com/gopacket/gopacket/layers"
 )
 
 // A flow is a TCP connection, seen from its end with the lower address.

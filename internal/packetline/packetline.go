@@ -11,8 +11,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 )
 
 // A Printer makes lines. It is not safe for concurrent use: it remembers where

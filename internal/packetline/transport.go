@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/google/gopacket/layers"
+	"github.com/gopacket/gopacket/layers"
 )
 
 func (p *Printer) transport(b []byte, d datagram, protocol layers.IPProtocol, data []byte) []byte {

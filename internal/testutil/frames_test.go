@@ -4,14 +4,14 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 )
 
 var (
-	a4 = netip.MustParseAddrPort("10.0.0.1:1000")
+	a4 = netip.MustParseAddrPort("10.0.0.1:1001")
 	b4 = netip.MustParseAddrPort("10.0.0.2:2000")
-	a6 = netip.MustParseAddrPort("[2001:db8::1]:1000")
+	a6 = netip.MustParseAddrPort("[2001:db8::1]:1001")
 	b6 = netip.MustParseAddrPort("[2001:db8::2]:2000")
 )
 
