@@ -118,9 +118,8 @@ func orNone(list []string) string {
 	return strings.Join(list, " ")
 }
 
-// removeCgroup kills all that is in a cgroup and removes it. That there is none is
-// no error.
-func removeCgroup(dir string) error {
+// killCgroup kills all that is in a cgroup. That there is none is no error.
+func killCgroup(dir string) error {
 	err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(dir); err == nil {
@@ -131,6 +130,12 @@ func removeCgroup(dir string) error {
 	if err != nil {
 		return fmt.Errorf("kill the jail's processes: %w", err)
 	}
+	return nil
+}
+
+// removeCgroup removes a cgroup whose processes were killed. That there is none is no
+// error.
+func removeCgroup(dir string) error {
 	if err := waitEmpty(dir, 10*time.Second); err != nil {
 		return err
 	}
@@ -142,7 +147,7 @@ func removeCgroup(dir string) error {
 }
 
 // waitEmpty waits until no process is in a cgroup. The kernel tells of changes to
-// cgroup.events by POLLPRI.
+// cgroup.events by POLLPRI, but up to 10 ms late (CGROUP_FILE_NOTIFY_MIN_INTV).
 func waitEmpty(dir string, most time.Duration) error {
 	events, err := os.Open(filepath.Join(dir, "cgroup.events"))
 	if errors.Is(err, fs.ErrNotExist) {

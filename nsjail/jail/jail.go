@@ -33,8 +33,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -132,12 +132,16 @@ type Commands struct {
 	StopTimeout time.Duration `json:"stop_timeout,omitempty"` // from SIGTERM to SIGKILL
 }
 
-// names of jails go into paths, on command lines, and into messages.
-var names = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$`)
+// goodName reports whether a jail may have a name: it goes into paths, on command
+// lines, and into messages.
+func goodName(name string) bool {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
+	return name != "" && len(name) <= 63 && strings.Trim(name, letters+"-") == "" && name[0] != '-'
+}
 
 // check refuses what no jail can be.
 func (s *Spec) check() error {
-	if !names.MatchString(s.Name) {
+	if !goodName(s.Name) {
 		return fmt.Errorf("bad name %q of a jail: want up to 63 letters, digits, - and _", s.Name)
 	}
 	if n, err := strconv.Atoi(s.Name); err == nil && n != s.JID {

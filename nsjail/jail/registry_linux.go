@@ -161,24 +161,28 @@ func (r Registry) repairOne(name string) error {
 func (r Registry) clean(rec *record) error {
 	// Interfaces go home as long as there is a namespace to take them from, and
 	// addresses when nobody has them any more.
-	errs := []error{rec.returnInterfaces(), removeCgroup(rec.Cgroup)}
-	rec.First.reap()
-	errs = append(errs, r.removeNetwork(rec))
+	errs := []error{rec.returnInterfaces(), killCgroup(rec.Cgroup)}
+	rec.First.awaitEnd()
+	errs = append(errs, removeCgroup(rec.Cgroup), r.removeNetwork(rec))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("jail %s: %w", rec.Spec.Name, err)
 	}
 	return r.forget(rec.Spec.Name)
 }
 
-// reap waits for a process that was killed, if it is a child of this one: others
-// have somebody else to do it.
-func (p process) reap() {
+// awaitEnd waits for the end of a first process that was killed: after all that is in
+// its process namespace (pid_namespaces(7)). If it is a child of this process, it is
+// waited for; others have somebody else to do that.
+func (p process) awaitEnd() {
 	fd, err := unix.PidfdOpen(max(p.PID, 1), 0)
 	if err != nil || p.PID == 0 {
 		return
 	}
 	defer unix.Close(fd)
-	if now, err := identify(p.PID); err == nil && now == p {
-		unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED, nil)
+	if now, err := identify(p.PID); err != nil || now != p {
+		return
 	}
+	const most = 10_000 // ms; who lasts longer is what removeCgroup complains of
+	unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, most)
+	unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil)
 }
