@@ -59,7 +59,7 @@ configuration has changed or is gone, and is no error if there is no such jail.`
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "do not tell what was done")
 	fs.BoolVarP(&f.printJID, "print-jid", "i", false, "print the number of each jail that was created")
 	fs.StringVarP(&f.file, "file", "f", "/etc/jail.conf", "read `FILE|-`, a jail.conf or an rc.conf")
-	cmd.AddCommand(a.jailCheckCommand())
+	cmd.AddCommand(a.jailCheckCommand(), a.jailAgentCommand())
 	return cmd
 }
 

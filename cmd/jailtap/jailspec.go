@@ -41,6 +41,7 @@ func jailSpec(config *jailconf.Config, j jailconf.Jail) (jail.Spec, error) {
 	s.spec.RawSockets = s.flag("allow.raw_sockets", false)
 	s.spec.NoReservedPorts = !s.flag("allow.reserved_ports", true)
 	s.spec.Limits = jail.Limits{Memory: int64(s.number("limit.memory")), PIDs: int64(s.number("limit.pids")), CPU: s.number("limit.cpu")}
+	s.allowBPF()
 	s.network()
 	s.mounts()
 	s.commands()
@@ -98,6 +99,15 @@ func (s *specReader) seconds(name string, unset time.Duration) time.Duration {
 		return unset
 	}
 	return time.Duration(n) * time.Second
+}
+
+// allowBPF reads whether the jail may capture its own packets.
+func (s *specReader) allowBPF() {
+	on, err := s.j.AllowsBPF(s.config.Rulesets)
+	if err != nil {
+		s.fail(err)
+	}
+	s.spec.BPF = on
 }
 
 // network reads which stack and which addresses the jail has. As on FreeBSD a

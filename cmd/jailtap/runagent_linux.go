@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"jailtap/bpf"
 	"jailtap/loader"
 	"jailtap/loader/agent"
 )
@@ -20,28 +21,33 @@ func runAgent(ctx context.Context, a *app, cfg agent.Config, source *scopeSource
 	defer cancel()
 	cfg.Options.Log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	cfg.Open = func() (agent.Captives, func(), error) {
-		warden, err := loader.OpenWarden(loader.WardenConfig{})
-		if err != nil {
-			return nil, nil, err
-		}
-		gap, err := warden.Guard(cfg.Namespace)
-		if err != nil {
-			a.sayError(warden.Close())
-			return nil, nil, err
-		}
-		if gap != nil {
-			a.say("warning: the command may send, for a moment, on an interface that has just appeared: %v", gap)
-		}
-		fleet := agent.NewFleet(warden, cfg.Namespace, scope)
-		followed := a.followFleet(ctx, source, fleet)
-		return fleet, func() {
-			cancel()
-			<-followed
-			a.sayError(fleet.Close())
-			a.sayError(warden.Close())
-		}, nil
+		fleet, closeAll, err := a.launchFleet(ctx, cfg.Namespace, source, scope)
+		return fleet, func() { cancel(); closeAll() }, err
 	}
 	return agent.Run(ctx, cfg, argv)
+}
+
+// launchFleet makes a fleet of a warden of its own. closeAll waits for the end of ctx.
+func (a *app) launchFleet(ctx context.Context, ns loader.Namespace, source *scopeSource, scope bpf.Scope) (fleet *agent.Fleet, closeAll func(), err error) {
+	warden, err := loader.OpenWarden(loader.WardenConfig{})
+	if err != nil {
+		return nil, nil, err
+	}
+	gap, err := warden.Guard(ns)
+	if err != nil {
+		a.sayError(warden.Close())
+		return nil, nil, err
+	}
+	if gap != nil {
+		a.say("warning: the command may send, for a moment, on an interface that has just appeared: %v", gap)
+	}
+	fleet = agent.NewFleet(warden, ns, scope)
+	followed := a.followFleet(ctx, source, fleet)
+	return fleet, func() {
+		<-followed
+		a.sayError(fleet.Close())
+		a.sayError(warden.Close())
+	}, nil
 }
 
 // followFleet keeps the scope at the addresses that the jail has. If that fails

@@ -305,7 +305,7 @@ func TestStylesThatPeopleUseAreRead(t *testing.T) {
 		t.Errorf("exec.prestart %q", got)
 	}
 	for _, f := range c.Check() {
-		if f.Wrong() && f.Param != "devfs_ruleset" { // allow.bpf, which no jail has yet
+		if f.Wrong() {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -70,7 +70,7 @@ var table = map[string]Verdict{
 	"mount.devfs":        {Kind: Flag, Fate: CarriedOut},
 	"mount.fdescfs":      {Kind: Flag, Fate: CarriedOut, Reason: "/dev/fd leads to /proc/self/fd"},
 	"mount.procfs":       {Kind: Flag, Fate: CarriedOut},
-	"devfs_ruleset":      {Kind: Text, Fate: CarriedOut, Reason: "/dev is a minimal one; a ruleset of yours that unhides bpf* means allow.bpf, which is not there yet"},
+	"devfs_ruleset":      {Kind: Text, Fate: CarriedOut, Reason: "/dev is a minimal one; a ruleset of yours that unhides bpf* means allow.bpf"},
 	"enforce_statfs":     {Kind: Number, Fate: NoEffect, Reason: "a jail has a mount namespace of its own, and sees no other mounts"},
 	"zfs.mount_snapshot": {Kind: Number, Fate: NoEffect, Reason: "a jail has no ZFS of its own"},
 	"zfs.dataset":        {Kind: List, Fate: Refused, Reason: "data sets cannot be given to a jail; mount them with mount or mount.fstab"},
@@ -137,7 +137,7 @@ var table = map[string]Verdict{
 	"meta":                                {Kind: List, Fate: NoEffect, Reason: "it is a note for tools on FreeBSD"},
 
 	// jailtap's own.
-	"allow.bpf":    {Kind: Flag, Fate: Refused, Reason: "packet sockets that see the jail's own packets only are not in jails yet: jailtap run gives them to a command"},
+	"allow.bpf":    {Kind: Flag, Fate: CarriedOut, Reason: "its packet sockets are captive ones, which have its own packets only"},
 	"limit.memory": {Kind: Number, Fate: CarriedOut, Reason: "bytes, by the cgroup's memory.max"},
 	"limit.pids":   {Kind: Number, Fate: CarriedOut, Reason: "processes and threads, by the cgroup's pids.max"},
 	"limit.cpu":    {Kind: Number, Fate: CarriedOut, Reason: "percent of one CPU, by the cgroup's cpu.max"},

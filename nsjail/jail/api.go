@@ -6,12 +6,40 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 )
 
 // A Registry is where jails are kept.
 type Registry struct {
 	Dir    string // of their records, a directory that root alone may change
 	Cgroup string // that holds theirs, below the mount of cgroup2
+	Agent  Agent  // of jails that may capture; nil: there are none
+}
+
+// An Agent answers system calls in the kernel's place (seccomp_unotify(2)): those of
+// jails with Spec.BPF, for which the kernel knows of no jails.
+type Agent interface {
+	// Calls are those that are held back.
+	Calls() []Call
+	// Serve begins to answer those of a command that is about to be executed, and of
+	// what that starts. It goes on without this process, until none of them is left.
+	Serve(j *Jail, listener *os.File) error
+}
+
+// AgentLog is a file for what an agent has to say; it goes with the jail.
+func (r Registry) AgentLog(name string) string { return filepath.Join(r.Dir, name+".agent.log") }
+
+// A Call is a system call whose arguments have values, as far as the kernel takes no
+// more of them than the lower half.
+type Call struct {
+	Number uint32
+	Args   []Arg
+}
+
+// An Arg is the argument of an index from 0 on.
+type Arg struct {
+	Index uint
+	Value uint32
 }
 
 // System is the registry of the system's jails.

@@ -106,7 +106,7 @@ func (c *construction) start() (*agent, error) {
 		return nil, err
 	}
 	defer cgroup.Close()
-	spec, err := c.spec.confinement(modeInit)
+	spec, err := c.spec.confinement(modeInit, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -115,13 +115,17 @@ func (c *construction) start() (*agent, error) {
 	})
 }
 
-// confinement is what all processes of a jail have given up.
-func (s *Spec) confinement(mode uint32) (*initSpec, error) {
-	insns, err := filter()
+// confinement is what all processes of a jail have given up. calls are told to an
+// agent.
+func (s *Spec) confinement(mode uint32, calls []Call) (*initSpec, error) {
+	insns, err := filter(calls)
 	if err != nil {
 		return nil, err
 	}
 	spec := &initSpec{Mode: mode, Caps: s.caps()}
+	if len(calls) > 0 {
+		spec.SeccompFlags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+	}
 	return spec, spec.setFilter(insns)
 }
 

@@ -22,6 +22,9 @@ func (r Registry) create(ctx context.Context, spec Spec, s Starter) (*Jail, erro
 	if err := spec.check(); err != nil {
 		return nil, err
 	}
+	if spec.BPF && r.Agent == nil {
+		return nil, fmt.Errorf("jail %s: allow.bpf: there is no agent that would make its packet sockets", spec.Name)
+	}
 	if err := r.prepare(); err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func (j *Jail) start(c Command) (*os.Process, error) {
 		return nil, fmt.Errorf("jail %s: %w", j.rec.Spec.Name, ErrUnknown)
 	}
 	defer first.Close()
-	e := &entry{spec: &j.rec.Spec, command: c, first: first, cgroup: j.rec.Cgroup}
+	e := &entry{jail: j, spec: &j.rec.Spec, command: c, first: first, cgroup: j.rec.Cgroup}
 	process, err := e.start()
 	if errno, ok := errors.AsType[unix.Errno](err); ok && errno == err {
 		return nil, &ExecError{j.rec.Spec.Name, c.Argv[0], errno}
@@ -36,6 +36,7 @@ func (j *Jail) start(c Command) (*os.Process, error) {
 
 // An entry is a command on its way into a jail.
 type entry struct {
+	jail    *Jail
 	spec    *Spec
 	command Command
 	first   *os.File // pidfd
@@ -43,17 +44,21 @@ type entry struct {
 }
 
 func (e *entry) start() (*os.Process, error) {
-	spec, err := e.spec.confinement(modeCommand)
+	var calls []Call
+	if e.spec.BPF {
+		if e.jail.registry.Agent == nil {
+			return nil, errors.New("allow.bpf: there is no agent that would make its packet sockets")
+		}
+		calls = e.jail.registry.Agent.Calls()
+	}
+	spec, err := e.spec.confinement(modeCommand, calls)
 	if err != nil {
 		return nil, err
 	}
 	if err := spec.setUser(e.command.User); err != nil {
 		return nil, err
 	}
-	spec.Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP
-	if e.spec.ownStack() {
-		spec.Namespaces |= unix.CLONE_NEWNET
-	}
+	spec.Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP | unix.CLONE_NEWNET
 	files, closeFiles, err := e.files()
 	if err != nil {
 		return nil, err
@@ -62,6 +67,12 @@ func (e *entry) start() (*os.Process, error) {
 	a, err := e.agent(spec, files)
 	if err != nil {
 		return nil, err
+	}
+	if e.spec.BPF {
+		if err := e.hire(a); err != nil {
+			a.abandon()
+			return nil, err
+		}
 	}
 	r, err := a.read()
 	if errors.Is(err, io.EOF) { // exec has closed it
@@ -73,6 +84,24 @@ func (e *entry) start() (*os.Process, error) {
 		return nil, err
 	}
 	return nil, r.err()
+}
+
+// hire has the agent answer the command's calls before it makes any.
+func (e *entry) hire(a *agent) error {
+	fd, err := a.expect(listener)
+	if err != nil {
+		return err
+	}
+	taken, err := takeFrom(a.process.Pid, int(fd))
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(taken.fd), "seccomp listener")
+	defer file.Close()
+	if err := e.jail.registry.Agent.Serve(e.jail, file); err != nil {
+		return fmt.Errorf("allow.bpf: %w", err)
+	}
+	return a.release()
 }
 
 // files are the command's descriptors. A directory would be a way out.

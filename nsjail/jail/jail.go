@@ -68,7 +68,7 @@ type Spec struct {
 
 	RawSockets      bool `json:"raw_sockets,omitempty"`       // CAP_NET_RAW, for vnet jails
 	NoReservedPorts bool `json:"no_reserved_ports,omitempty"` // no CAP_NET_BIND_SERVICE
-	BPF             bool `json:"bpf,omitempty"`               // packet sockets are captive ones: refused
+	BPF             bool `json:"bpf,omitempty"`               // packet sockets are captive ones
 
 	Commands Commands `json:"commands,omitzero"`
 
@@ -154,8 +154,8 @@ func (s *Spec) check() error {
 		return fmt.Errorf("jail %s: no path: want the jail's root directory", s.Name)
 	case s.RawSockets && s.Network != VNET:
 		return fmt.Errorf("jail %s: raw sockets would see and send as the whole host: it needs vnet", s.Name)
-	case s.BPF:
-		return fmt.Errorf("jail %s: allow.bpf: jails do not start an agent for packet sockets: leave it out, and capture from the host (jailtap capture)", s.Name)
+	case s.BPF && (s.Network == Host || s.Network == NoNetwork):
+		return fmt.Errorf("jail %s: allow.bpf: it has no addresses whose packets it may see: want ip4.addr or ip6.addr", s.Name)
 	case s.Network == Shared && len(s.Addresses) == 0:
 		return fmt.Errorf("jail %s: it shares the host's network and has no address there: want ip4.addr or ip6.addr", s.Name)
 	}

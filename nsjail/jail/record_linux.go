@@ -91,6 +91,7 @@ func (r Registry) save(rec *record) error {
 // forget removes a record.
 func (r Registry) forget(name string) error {
 	os.Remove(r.file(name) + ".new") // of a command that was killed
+	os.Remove(r.AgentLog(name))
 	if err := os.Remove(r.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

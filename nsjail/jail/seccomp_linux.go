@@ -3,6 +3,8 @@
 package jail
 
 import (
+	"slices"
+
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -14,13 +16,14 @@ const (
 	offNumber = 0
 	offArch   = 4
 	offArg0   = 16
-	offArg1   = 24
+	offArg1   = offArg0 + 8
 )
 
 // What the filter answers (linux/seccomp.h).
 const (
 	retAllow = 0x7fff0000
 	retErrno = 0x00050000
+	retAsk   = 0x7fc00000 // SECCOMP_RET_USER_NOTIF
 )
 
 // newest is the last system call that is known here (Linux 6.17). What comes later
@@ -68,8 +71,8 @@ var terminals = []uint32{unix.TIOCSTI, unix.TIOCLINUX}
 
 // filter is the seccomp filter of all processes in a jail. It is not what keeps
 // them in, which capabilities and namespaces do, but what keeps them from most of
-// the kernel's code that ever failed to.
-func filter() ([]bpf.RawInstruction, error) {
+// the kernel's code that ever failed to. An agent is asked about calls.
+func filter(calls []Call) ([]bpf.RawInstruction, error) {
 	f := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1},
@@ -80,6 +83,9 @@ func filter() ([]bpf.RawInstruction, error) {
 	}
 	f = append(f, answer(absent, errno(unix.ENOSYS))...)
 	f = append(f, answer(refused, errno(unix.EPERM))...)
+	for _, c := range calls {
+		f = append(f, c.ask()...)
+	}
 	f = append(f, about(unix.SYS_CLONE, offArg0,
 		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: newNamespaces, SkipTrue: 1},
 		errno(unix.EPERM))...)
@@ -92,6 +98,21 @@ func filter() ([]bpf.RawInstruction, error) {
 var allow = bpf.RetConstant{Val: retAllow}
 
 func errno(e unix.Errno) bpf.Instruction { return bpf.RetConstant{Val: retErrno | uint32(e)} }
+
+// ask has an agent asked about a call. The number is loaded, and is again when it is
+// another call.
+func (c Call) ask() []bpf.Instruction {
+	tail := []bpf.Instruction{bpf.RetConstant{Val: retAsk}}
+	for _, a := range slices.Backward(c.Args) {
+		tail = append([]bpf.Instruction{
+			bpf.LoadAbsolute{Off: offArg0 + 8*uint32(a.Index), Size: 4},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: a.Value, SkipTrue: uint8(len(tail))},
+		}, tail...)
+	}
+	return slices.Concat([]bpf.Instruction{
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: c.Number, SkipTrue: uint8(len(tail))},
+	}, tail, []bpf.Instruction{bpf.LoadAbsolute{Off: offNumber, Size: 4}})
+}
 
 // answer ends the filter if what is loaded is one of the values.
 func answer(values []uint32, how bpf.Instruction) []bpf.Instruction {

@@ -18,9 +18,9 @@ type systemCall struct {
 
 // verdict is what the filter answers. The machine of x/net/bpf has big-endian
 // words, and so has what it is given.
-func (c systemCall) verdict(t *testing.T) uint32 {
+func (c systemCall) verdict(t *testing.T, calls ...Call) uint32 {
 	t.Helper()
-	raw, err := filter()
+	raw, err := filter(calls)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +73,31 @@ func TestTheFilterAnswersAsItShould(t *testing.T) {
 			c.call.arch = auditArch
 		}
 		if got := c.call.verdict(t); got != c.want {
+			t.Errorf("%s: %#x, want %#x", what, got, c.want)
+		}
+	}
+}
+
+func TestAnAgentIsAskedAboutItsCallsAndNoOthers(t *testing.T) {
+	calls := []Call{
+		{unix.SYS_SOCKET, []Arg{{0, unix.AF_PACKET}}},
+		{unix.SYS_SETSOCKOPT, []Arg{{1, unix.SOL_SOCKET}, {0, 7}}},
+	}
+	for what, c := range map[string]struct {
+		call systemCall
+		want uint32
+	}{
+		"a packet socket":            {systemCall{auditArch, unix.SYS_SOCKET, [2]uint64{unix.AF_PACKET}}, retAsk},
+		"one with high bits":         {systemCall{auditArch, unix.SYS_SOCKET, [2]uint64{1<<32 | unix.AF_PACKET}}, retAsk},
+		"another socket":             {systemCall{auditArch, unix.SYS_SOCKET, [2]uint64{unix.AF_INET}}, retAllow},
+		"a socket that nobody has":   {systemCall{auditArch, unix.SYS_SOCKET, [2]uint64{unix.AF_ALG}}, retErrno | uint32(unix.EAFNOSUPPORT)},
+		"both arguments":             {systemCall{auditArch, unix.SYS_SETSOCKOPT, [2]uint64{7, unix.SOL_SOCKET}}, retAsk},
+		"the first only":             {systemCall{auditArch, unix.SYS_SETSOCKOPT, [2]uint64{8, unix.SOL_SOCKET}}, retAllow},
+		"the second only":            {systemCall{auditArch, unix.SYS_SETSOCKOPT, [2]uint64{7, 0}}, retAllow},
+		"what comes after the calls": {systemCall{auditArch, unix.SYS_IOCTL, [2]uint64{0, unix.TIOCSTI}}, retErrno | uint32(unix.EPERM)},
+		"of another architecture":    {systemCall{unix.AUDIT_ARCH_I386, unix.SYS_SOCKET, [2]uint64{unix.AF_PACKET}}, retErrno | uint32(unix.ENOSYS)},
+	} {
+		if got := c.call.verdict(t, calls...); got != c.want {
 			t.Errorf("%s: %#x, want %#x", what, got, c.want)
 		}
 	}
