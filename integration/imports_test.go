@@ -33,7 +33,7 @@ var rules = []rule{
 		"the core that decides is the same bytes on every system: no operating system, no cgo"},
 	{"nsjail/confine", []string{"internal/progmaps", "github.com/cilium/ebpf", "golang.org/x/sys/unix"},
 		"it holds a cgroup to addresses, and knows neither jails nor where the addresses come from"},
-	{"nsjail/jail", []string{"nsjail", "github.com/fsnotify/fsnotify", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/net/bpf", "golang.org/x/sys/unix"},
+	{"nsjail/jail", []string{"nsjail", "github.com/fsnotify/fsnotify", "github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/net/bpf", "golang.org/x/sys/unix"},
 		"it makes jails of namespaces from plain data; what a configuration or a capture is, it does not know"},
 	{"nsjail/world", []string{"github.com/cavaliergopher/cpio", "github.com/goccy/go-yaml", "github.com/google/go-containerregistry", "golang.org/x/sync", "golang.org/x/sys/unix"},
 		"it copies files, and knows neither jails nor packets"},

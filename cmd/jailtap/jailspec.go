@@ -145,6 +145,7 @@ func (s *specReader) network() {
 // link reads how a vnet jail is connected.
 func (s *specReader) link() {
 	s.spec.Link = jail.Link{Bridge: s.text("vnet.bridge"), Interfaces: s.j.Strings("vnet.interface")}
+	s.spec.Link.NAT = s.flag("vnet.nat", false)
 	for _, text := range s.j.Strings("vnet.gateway") {
 		addrs, err := parseAddresses([]string{text})
 		if err != nil || len(addrs) != 1 || !addrs[0].IsSingleIP() {

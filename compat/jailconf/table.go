@@ -142,6 +142,7 @@ var table = map[string]Verdict{
 	"limit.pids":   {Kind: Number, Fate: CarriedOut, Reason: "processes and threads, by the cgroup's pids.max"},
 	"limit.cpu":    {Kind: Number, Fate: CarriedOut, Reason: "percent of one CPU, by the cgroup's cpu.max"},
 	"vnet.bridge":  {Kind: Text, Fate: CarriedOut, Reason: "a bridge of the host that the jail's eth0 is connected to"},
+	"vnet.nat":     {Kind: Flag, Fate: CarriedOut, Reason: "what leaves the host has its address, by nftables"},
 	"vnet.gateway": {Kind: List, Fate: CarriedOut, Reason: "addresses of default routes, one of a family"},
 }
 

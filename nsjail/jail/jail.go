@@ -94,6 +94,7 @@ type Link struct {
 	Bridge     string       `json:"bridge,omitempty"`     // on the host; "": none
 	Gateways   []netip.Addr `json:"gateways,omitempty"`   // default routes, one of a family at most
 	Interfaces []string     `json:"interfaces,omitempty"` // that move into the jail
+	NAT        bool         `json:"nat,omitempty"`        // beyond the bridge it has the host's address
 }
 
 // A Mount is a file system that a jail has in its tree.
@@ -156,6 +157,8 @@ func (s *Spec) check() error {
 		return fmt.Errorf("jail %s: raw sockets would see and send as the whole host: it needs vnet", s.Name)
 	case s.BPF && (s.Network == Host || s.Network == NoNetwork):
 		return fmt.Errorf("jail %s: allow.bpf: it has no addresses whose packets it may see: want ip4.addr or ip6.addr", s.Name)
+	case s.Link.NAT && (s.Network != VNET || len(s.Link.Gateways) == 0 || len(s.Addresses) == 0):
+		return fmt.Errorf("jail %s: vnet.nat is for what a vnet jail sends to its vnet.gateway: want vnet, vnet.gateway and an address", s.Name)
 	case s.Network == Shared && len(s.Addresses) == 0:
 		return fmt.Errorf("jail %s: it shares the host's network and has no address there: want ip4.addr or ip6.addr", s.Name)
 	}

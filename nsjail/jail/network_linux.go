@@ -111,7 +111,10 @@ func (r Registry) addNetwork(rec *record) error {
 		}
 		return addAddresses(rec.Added)
 	case VNET:
-		return r.addLink(rec)
+		if err := r.addLink(rec); err != nil {
+			return err
+		}
+		return rec.setNAT()
 	}
 	return nil
 }
@@ -121,7 +124,7 @@ func (r Registry) removeNetwork(rec *record) error {
 	case Shared: // the rules went with the cgroup
 		return removeAddresses(rec.Added)
 	case VNET:
-		return r.removeLink(rec)
+		return errors.Join(rec.removeNAT(), r.removeLink(rec))
 	}
 	return nil
 }

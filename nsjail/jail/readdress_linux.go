@@ -35,7 +35,13 @@ func (r Registry) readdress(rec *record, addrs []Address) error {
 	if err := r.save(&both); err != nil {
 		return err
 	}
-	if err := rec.inNetwork(func() error { return rec.exchange(&next) }); err != nil {
+	err = rec.inNetwork(func() error { return rec.exchange(&next) })
+	if err == nil {
+		if err = next.setNAT(); err != nil {
+			err = errors.Join(err, rec.inNetwork(func() error { return next.exchange(rec) }))
+		}
+	}
+	if err != nil {
 		return errors.Join(err, r.save(rec))
 	}
 	*rec = next
