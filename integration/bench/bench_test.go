@@ -90,15 +90,32 @@ func TestTheBenchmarkOfCapturesRuns(t *testing.T) {
 // TestTheBenchmarkOfWorldsRuns: and each way makes a root with a shell.
 func TestTheBenchmarkOfWorldsRuns(t *testing.T) {
 	testutil.NeedRoot(t)
-	jailtap := filepath.Join(t.TempDir(), "jailtap")
-	if out, err := exec.Command("go", "build", "-o", jailtap, "jailtap/cmd/jailtap").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
 	var page bytes.Buffer
-	if err := benchWorlds(&page, jailtap, 1); err != nil {
+	if err := benchWorlds(&page, jailtapProgram(t), 1); err != nil {
 		t.Fatal(err)
 	}
 	if lines := strings.Count(page.String(), "\n| "); lines != 8 || !strings.Contains(page.String(), "| cp+ldd script | ") {
 		t.Errorf("%d lines in\n%s", lines, page.String())
 	}
+}
+
+func TestTheBenchmarkOfJailsRuns(t *testing.T) {
+	testutil.NeedRoot(t)
+	var page bytes.Buffer
+	if err := benchJails(&page, jailtapProgram(t), 1); err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(page.String(), "\n| "); lines != 9 || !strings.Contains(page.String(), "| `jailtap jail -c` | ") {
+		t.Errorf("%d lines in\n%s", lines, page.String())
+	}
+}
+
+// jailtapProgram is the program, built.
+func jailtapProgram(t *testing.T) string {
+	t.Helper()
+	jailtap := filepath.Join(t.TempDir(), "jailtap")
+	if out, err := exec.Command("go", "build", "-o", jailtap, "jailtap/cmd/jailtap").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return jailtap
 }

@@ -2,8 +2,8 @@
 
 // Bench measures what a scope costs and writes docs/BENCH.md: the time that
 // rewritten filters take beside libpcap's own conjunctions, how many packets a
-// CPU-second captures beside tcpdump, and how long a root file system takes
-// beside cp.
+// CPU-second captures beside tcpdump, how long a jail takes to start beside
+// bwrap, and a root file system beside cp.
 //
 // Machines change speed while one measures. So everything is measured in turns,
 // many times, and told as medians and ratios.
@@ -55,6 +55,7 @@ var parts = []part{
 	{"filters", func(w io.Writer, l lab, _ string) error { return benchFilters(w, l) }},
 	{"capture", benchCapture},
 	{"captives", benchCaptives},
+	{"jails", func(w io.Writer, _ lab, jailtap string) error { return benchJails(w, jailtap, jailRounds) }},
 	{"worlds", func(w io.Writer, _ lab, jailtap string) error { return benchWorlds(w, jailtap, worldRounds) }},
 }
 
