@@ -27,10 +27,15 @@ type Process struct {
 // are not printable are question marks: who is looked at must not write to the
 // looker's terminal.
 func (p Process) Line(load float64) string {
-	hundredths := int(load*100 + 0.5)
-	return fmt.Sprintf("load: %d.%02d  cmd: %s %d [%s] %sr %su %ss %d%% %dk",
-		hundredths/100, hundredths%100, printable(p.Command), p.PID, printable(p.State),
+	return fmt.Sprintf("%s cmd: %s %d [%s] %sr %su %ss %d%% %dk",
+		loadWords(load), printable(p.Command), p.PID, printable(p.State),
 		seconds(p.Real), seconds(p.User), seconds(p.System), int(p.CPU+0.5), p.Resident)
+}
+
+// loadWords is how FreeBSD's line begins, whatever follows.
+func loadWords(load float64) string {
+	hundredths := int(load*100 + 0.5)
+	return fmt.Sprintf("load: %d.%02d ", hundredths/100, hundredths%100)
 }
 
 // seconds cuts a time to hundredths, as FreeBSD does.
@@ -83,3 +88,7 @@ func Foreground(tty *os.File) (pid int, err error) { return foreground(tty) }
 // unknown. It takes a tenth of a second. If there is no such process the error
 // wraps fs.ErrNotExist.
 func SigInfo(pid int) (string, error) { return sigInfo(pid) }
+
+// TerminalInfo is FreeBSD's line for a terminal at Ctrl-T, without a newline: that
+// of SigInfo for its Foreground, or that there is none. It takes a tenth of a second.
+func TerminalInfo(tty *os.File) (string, error) { return terminalInfo(tty) }

@@ -166,28 +166,60 @@ func loadAverage() (float64, error) {
 func foreground(tty *os.File) (int, error) {
 	group, err := foregroundGroup(tty)
 	if err != nil {
-		return 0, fmt.Errorf("foreground process of %s: %w", tty.Name(), err)
+		return 0, err
 	}
-	list := look(members(group))
-	if len(list) == 0 {
+	p, ok := pick(group)
+	if !ok {
 		return 0, fmt.Errorf("%s has no foreground process: %w", tty.Name(), fs.ErrNotExist)
 	}
+	return p.PID, nil
+}
+
+func terminalInfo(tty *os.File) (string, error) {
+	group, err := foregroundGroup(tty)
+	if err != nil {
+		return "", err
+	}
+	load, err := loadAverage()
+	if err != nil {
+		return "", err
+	}
+	p, ok := pick(group)
+	switch {
+	case ok:
+		return p.Line(load), nil
+	case group <= 0:
+		return loadWords(load) + "no foreground process group", nil
+	}
+	return loadWords(load) + "empty foreground process group", nil
+}
+
+// pick is the process of a group that FreeBSD would tell of. ok says whether there
+// is one.
+func pick(group int) (p Process, ok bool) {
+	list := look(members(group))
+	if len(list) == 0 {
+		return p, false
+	}
 	slices.SortFunc(list, comparePicked)
-	return list[0].PID, nil
+	return list[0], true
 }
 
 // foregroundGroup does not use tty.Fd, which may make the file a blocking one
 // while others read it.
 func foregroundGroup(tty *os.File) (group int, err error) {
 	conn, err := tty.SyscallConn()
-	if err != nil {
-		return 0, err
+	if err == nil {
+		var ioctlErr error
+		err = conn.Control(func(fd uintptr) {
+			group, ioctlErr = unix.IoctlGetInt(int(fd), unix.TIOCGPGRP)
+		})
+		err = errors.Join(err, ioctlErr)
 	}
-	var ioctlErr error
-	err = conn.Control(func(fd uintptr) {
-		group, ioctlErr = unix.IoctlGetInt(int(fd), unix.TIOCGPGRP)
-	})
-	return group, errors.Join(err, ioctlErr)
+	if err != nil {
+		return 0, fmt.Errorf("foreground process of %s: %w", tty.Name(), err)
+	}
+	return group, nil
 }
 
 // members are the processes of a process group.

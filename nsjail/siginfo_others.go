@@ -14,3 +14,5 @@ var errNoSigInfo = fmt.Errorf("telling of a process on %s, whose terminals may d
 func foreground(*os.File) (int, error) { return 0, errNoSigInfo }
 
 func sigInfo(int) (string, error) { return "", errNoSigInfo }
+
+func terminalInfo(*os.File) (string, error) { return "", errNoSigInfo }
