@@ -135,8 +135,19 @@ type Command struct {
 	Dir  string // "": /
 	User User   // the zero one is root
 
-	Stdin, Stdout, Stderr *os.File // nil: /dev/null; a directory is an error
+	Stdin, Stdout, Stderr *os.File // nil: Terminal, or /dev/null; a directory is an error
+
+	// Terminal is what OpenTerminal has returned: the command has the terminal as its
+	// controlling one, in a session of its own. nil: it stays in the caller's session,
+	// and has the caller's controlling terminal.
+	Terminal *os.File
 }
+
+// OpenTerminal makes a terminal of the jail's own, in its /dev/pts, and opens its
+// master side: what is written there is typed, and what the jail prints is read.
+// It can be waited for with deadlines. Closing it hangs the terminal up: the
+// processes of the command's session get SIGHUP.
+func (j *Jail) OpenTerminal() (master *os.File, err error) { return j.openTerminal() }
 
 // Start starts a command in the jail. The error of one that cannot be executed is
 // an *ExecError.

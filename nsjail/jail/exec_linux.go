@@ -106,21 +106,37 @@ func (e *entry) hire(a *agent) error {
 
 // files are the command's descriptors. A directory would be a way out.
 func (e *entry) files() (list []*os.File, closeAll func(), err error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	usual, err := e.usual()
 	if err != nil {
 		return nil, nil, err
 	}
 	for i, f := range []*os.File{e.command.Stdin, e.command.Stdout, e.command.Stderr} {
 		if f == nil {
-			f = null
+			f = usual
 		}
 		if info, err := f.Stat(); err != nil || info.IsDir() {
-			null.Close()
+			usual.Close()
 			return nil, nil, fmt.Errorf("descriptor %d is a directory of the host, from which all of it could be reached", i)
 		}
 		list = append(list, f)
 	}
-	return append(list, e.first), func() { null.Close() }, nil
+	list = append(list, e.first)
+	if e.command.Terminal != nil {
+		list = append(list, usual)
+	}
+	return list, func() { usual.Close() }, nil
+}
+
+// terminalFD is the number of the terminal as the program starts. Before it are the
+// standard descriptors, the control socket, and the pidfd.
+const terminalFD = 5
+
+// usual is what a descriptor is that nobody has named: the terminal, if there is one.
+func (e *entry) usual() (*os.File, error) {
+	if e.command.Terminal != nil {
+		return openSlave(e.command.Terminal, e.command.User)
+	}
+	return os.OpenFile(os.DevNull, os.O_RDWR, 0)
 }
 
 // agent starts the program in the jail's process namespace, which a thread enters
@@ -138,11 +154,15 @@ func (e *entry) agent(spec *initSpec, files []*os.File) (a *agent, err error) {
 		}
 	}
 	argv := append([]string{"jailtap: command", cmp.Or(e.command.Dir, "/"), path}, e.command.Argv...)
+	sys := &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
+	if e.command.Terminal != nil {
+		sys.Setsid, sys.Setctty, sys.Ctty = true, true, terminalFD
+	}
 	err = onLostThread(func() error {
 		if err := unix.Setns(int(e.first.Fd()), unix.CLONE_NEWPID); err != nil {
 			return fmt.Errorf("enter the jail (Linux 5.8): %w", err)
 		}
-		a, err = startAgent(spec, argv, append([]string{}, e.command.Env...), files, &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())})
+		a, err = startAgent(spec, argv, append([]string{}, e.command.Env...), files, sys)
 		return err
 	})
 	return a, err
