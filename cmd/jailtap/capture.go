@@ -61,7 +61,7 @@ there is one. Then the broker decides whose packets may be seen, and no scope is
 be given.
 
 It ends at SIGINT, SIGTERM, after -c packets or --duration, and then says how many
-packets it has seen; SIGUSR1 makes it say so and go on.`,
+packets it has seen; SIGUSR1, or Ctrl-T on its terminal, makes it say so and go on.`,
 		Example: `  jailtap capture -j web
   jailtap capture -i br0 --netns web
   jailtap capture -i br0 --netns web -w web.pcapng tcp port 80

@@ -163,6 +163,7 @@ func (l *liveCapture) follow(ctx context.Context, cancel context.CancelCauseFunc
 func (l *liveCapture) talk(ctx context.Context) (done <-chan struct{}) {
 	finished := make(chan struct{})
 	asked, stop := askedForCounts()
+	typed, stopKeys := ctrlTs(l.stdin)
 	tick := make(<-chan time.Time)
 	if l.flags.writeFile != "" && isTerminal(l.stderr) {
 		tick = time.Tick(often)
@@ -170,10 +171,14 @@ func (l *liveCapture) talk(ctx context.Context) (done <-chan struct{}) {
 	go func() {
 		defer close(finished)
 		defer stop()
+		defer stopKeys()
 		for {
 			select {
 			case <-asked:
 				l.printCounts(l.counts())
+			case <-typed:
+				l.endLine()
+				l.say("%s", l.counts().line())
 			case scope := <-l.changes:
 				l.endLine()
 				l.say("scope is now %s", scope)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // counts are those of a capture. What an engine cannot count is nil.
@@ -19,18 +20,28 @@ type counts struct {
 
 // print is how tcpdump ends.
 func (c counts) print(w io.Writer) {
-	for _, line := range []struct {
+	for _, words := range c.words() {
+		fmt.Fprintln(w, words)
+	}
+}
+
+// line is what tcpdump says while it goes on (SIGINFO).
+func (c counts) line() string { return strings.Join(c.words(), ", ") }
+
+func (c counts) words() (list []string) {
+	for _, part := range []struct {
 		n    uint64
 		what string
 	}{
 		{c.Captured, "captured"}, {c.Received, "received by filter"}, {c.Dropped, "dropped by kernel"},
 	} {
 		s := "s"
-		if line.n == 1 {
+		if part.n == 1 {
 			s = ""
 		}
-		fmt.Fprintf(w, "%d packet%s %s\n", line.n, s, line.what)
+		list = append(list, fmt.Sprintf("%d packet%s %s", part.n, s, part.what))
 	}
+	return list
 }
 
 func (c counts) writeJSON(w io.Writer) error { return json.NewEncoder(w).Encode(c) }
