@@ -135,6 +135,10 @@ func TestTheForegroundProcessOfATerminalIsFound(t *testing.T) {
 	if m := lineOf(t, pid, "ttyin"); m[0] != "cat" {
 		t.Errorf("command %q", m[0])
 	}
+	line, err := TerminalInfo(tty)
+	if m := lineForm.FindStringSubmatch(line); err != nil || m == nil || m[1] != "cat" || m[3] != "ttyin" {
+		t.Errorf("the terminal's line is %q, %v", line, err)
+	}
 }
 
 func TestWhoRunsIsToldBeforeWhoWaits(t *testing.T) {
@@ -176,6 +180,9 @@ func TestATerminalWithoutProcessesHasNoForeground(t *testing.T) {
 	defer tty.Close()
 	if pid, err := Foreground(ptmx); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %d, %v", pid, err)
+	}
+	if line, err := TerminalInfo(ptmx); err != nil || !regexp.MustCompile(`^load: \d+\.\d\d no foreground process group$`).MatchString(line) {
+		t.Errorf("got %q, %v", line, err)
 	}
 	file, err := os.Open("/dev/null")
 	if err != nil {

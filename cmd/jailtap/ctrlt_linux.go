@@ -19,39 +19,46 @@ import (
 //
 // The terminal is left alone while this process is in the background, where the
 // kernel would stop it (SIGTTIN, SIGTTOU), and while somebody reads single keys there,
-// such as a pager that shows the packets. SIGKILL, and a stop by Ctrl-Z, leave the
-// setting; shells with line editing set their own.
+// such as a pager that shows the packets; and if it is another user's, as after su(1).
+// SIGKILL, and a stop by Ctrl-Z, leave the setting; shells with line editing set their
+// own.
 func ctrlTs(stdin io.Reader) (typed <-chan struct{}, stop func()) {
 	f, ok := stdin.(*os.File)
 	if !ok || !hasTerminal(f) {
 		return nil, func() {}
 	}
-	w, err := newWaiter()
+	t, err := openTerminal(f)
 	if err != nil {
 		return nil, func() {}
 	}
-	k := &keyboard{fd: int(f.Fd()), waiter: w, typed: make(chan struct{}, 1)}
+	w, err := newWaiter()
+	if err != nil {
+		t.close()
+		return nil, func() {}
+	}
+	k := &keyboard{terminal: t, waiter: w, typed: make(chan struct{}, 1)}
 	go k.watch()
 	return k.typed, k.stop
 }
 
 // A keyboard is a terminal where Ctrl-T is looked for.
 type keyboard struct {
+	*terminal
 	*waiter
-	fd    int
 	typed chan struct{}
 
 	mu      sync.Mutex
 	stopped bool
 	isSet   bool
-	eol     uint8 // before it was set
 }
 
 // lookAgain is how often it is looked whose the terminal is, in milliseconds. Nothing
 // tells of that.
 const lookAgain = 1000
 
+// watch looks at lines until stop has done with the terminal.
 func (k *keyboard) watch() {
+	defer k.close()
 	line := make([]byte, 4096) // no line is longer
 	for {
 		fd := k.fd
@@ -66,10 +73,7 @@ func (k *keyboard) watch() {
 			continue
 		}
 		n, err := unix.Read(k.fd, line)
-		if err != nil && err != unix.EINTR && err != unix.EAGAIN {
-			return // there is no such terminal any more
-		}
-		if n > 0 && bytes.HasSuffix(line[:n], []byte{ctrlT}) {
+		if err == nil && bytes.HasSuffix(line[:n], []byte{ctrlT}) {
 			_, _ = unix.Write(k.fd, []byte("\n")) // behind ^T
 			select {
 			case k.typed <- struct{}{}:
@@ -94,7 +98,7 @@ func (k *keyboard) ours() bool {
 	if s.Cc[unix.VEOL] == ctrlT {
 		return true
 	}
-	k.eol, s.Cc[unix.VEOL] = s.Cc[unix.VEOL], ctrlT
+	s.Cc[unix.VEOL] = ctrlT
 	k.isSet = unix.IoctlSetTermios(k.fd, unix.TCSETS, s) == nil
 	return k.isSet
 }
@@ -104,10 +108,9 @@ func (k *keyboard) inForeground() bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// stop gives Ctrl-T back. Others may have changed other settings meanwhile. It does
-// not wait for a read, where another process may have taken the line.
+// stop gives Ctrl-T back. Others may have changed other settings meanwhile.
 func (k *keyboard) stop() {
-	k.waiter.stop()
+	defer k.waiter.stop()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.stopped = true
@@ -115,7 +118,7 @@ func (k *keyboard) stop() {
 		return
 	}
 	if s, err := unix.IoctlGetTermios(k.fd, unix.TCGETS); err == nil && s.Cc[unix.VEOL] == ctrlT {
-		s.Cc[unix.VEOL] = k.eol
+		s.Cc[unix.VEOL] = k.was.Cc[unix.VEOL]
 		_ = unix.IoctlSetTermios(k.fd, unix.TCSETS, s)
 	}
 }

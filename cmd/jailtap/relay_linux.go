@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/signal"
 	"sync"
@@ -23,33 +24,34 @@ import (
 //
 // Whatever way the relay ends, but for SIGKILL, the caller's terminal is as it was.
 func onTerminal(j *jail.Jail, c jail.Command) (status int, err error) {
-	host, err := openTerminal(os.Stdin)
-	if err != nil {
+	if !hasTerminal(os.Stdin) {
+		return 1, errNoTTY
+	}
+	r := &relay{}
+	if r.host, err = openTerminal(os.Stdin); err != nil {
 		return 1, err
 	}
-	inside, err := j.OpenTerminal()
-	if err != nil {
-		return 1, err
-	}
-	r := &relay{host: host, inside: inside}
-	defer r.hangUp()
-	r.takeFrom(&c)
 	if r.input, err = newWaiter(); err != nil {
 		return 1, err
 	}
-	signals := make(chan os.Signal, 4) // before the terminal is raw, so that none can end this with it
-	signal.Notify(signals, unix.SIGWINCH, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
-	defer signal.Stop(signals)
-	if err := r.begin(); err != nil {
+	if r.inside, err = j.OpenTerminal(); err != nil {
 		return 1, err
 	}
-	defer host.restore()
+	signals := make(chan os.Signal, 4) // before the terminal is raw, so that none leaves it so
+	signal.Notify(signals, unix.SIGWINCH, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
+	defer signal.Stop(signals)
+	defer r.hangUp()
+	if err := r.begin(&c); err != nil {
+		return 1, err
+	}
 	process, err := j.Start(c)
 	if err != nil {
 		return 1, err
 	}
 	return r.run(process, signals), nil
 }
+
+var errNoTTY = errors.New("the input device is not a TTY: a terminal in a jail is relayed to one that is standard input")
 
 // A relay joins the caller's terminal and one of a jail's.
 type relay struct {
@@ -65,19 +67,15 @@ type relay struct {
 	midLine bool     // what went there last does not end a line
 }
 
-// takeFrom takes the terminals from a command's descriptors.
-func (r *relay) takeFrom(c *jail.Command) {
-	r.out = r.host.File
+// begin gives a command the jail's terminal in place of the caller's. It starts as
+// that is, which becomes raw.
+func (r *relay) begin(c *jail.Command) error {
+	c.Terminal = r.inside
 	for _, f := range []**os.File{&c.Stdin, &c.Stderr, &c.Stdout} {
 		if hasTerminal(*f) {
 			r.out, *f = *f, nil
 		}
 	}
-	c.Terminal = r.inside
-}
-
-// begin has the jail's terminal start as the caller's is, which becomes raw.
-func (r *relay) begin() error {
 	err := r.control(func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETS, &r.host.was) })
 	if err != nil {
 		return err
@@ -160,14 +158,21 @@ func (r *relay) run(process *os.Process, signals <-chan os.Signal) (status int) 
 	}
 }
 
-// relayOutput shows what the jail prints until its terminal is no more, or finish
+// unused is how long, in milliseconds, a terminal is left alone that nobody has open.
+const unused = 20
+
+// relayOutput shows what the jail prints until its terminal is hung up, or finish
 // ends it.
 func (r *relay) relayOutput() {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := r.inside.Read(buf)
 		r.print(buf[:n])
-		if err != nil {
+		if errors.Is(err, unix.EIO) { // nobody has it open at the moment
+			if _, stopped := r.input.wait(-1, unused); stopped {
+				return
+			}
+		} else if err != nil {
 			return
 		}
 	}
@@ -243,12 +248,15 @@ func (r *relay) relayInput() {
 		if !ready {
 			continue
 		}
-		n, err := r.host.Read(keys)
-		if err != nil { // its end as well: the caller's terminal is gone
+		n, err := unix.Read(r.host.fd, keys)
+		if err == unix.EAGAIN || err == unix.EINTR {
+			continue
+		}
+		if n <= 0 { // the caller's terminal is gone
 			r.hangUp()
 			return
 		}
-		if err := r.typed(keys[:n]); err != nil {
+		if err := r.typed(keys[:n]); err != nil && !errors.Is(err, unix.EIO) {
 			return
 		}
 	}
@@ -277,6 +285,9 @@ func (r *relay) typed(keys []byte) error {
 		}
 		r.answer()
 		begin = i + 1
+		if settings.Cc[unix.VEOL] == ctrlT { // somebody there answers as well: see ctrlTs
+			begin = i
+		}
 	}
 	_, err = r.inside.Write(keys[begin:])
 	return err
@@ -305,7 +316,5 @@ func (r *relay) answer() {
 		line = "\r\n" + line
 	}
 	r.midLine = false
-	if _, err := r.host.WriteString(line + "\r\n"); err != nil {
-		r.out.WriteString(line + "\r\n")
-	}
+	_, _ = unix.Write(r.host.fd, []byte(line+"\r\n")) // what does not fit is not worth waiting for
 }

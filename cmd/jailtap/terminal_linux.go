@@ -11,26 +11,11 @@ import (
 
 // A terminal is one of the caller's, whose settings are changed for a while.
 type terminal struct {
-	*os.File
 	fd  int
 	was unix.Termios // the settings that are restored
 
 	mu    sync.Mutex
 	isRaw bool
-}
-
-// openTerminal reads the settings of what has to be a terminal.
-func openTerminal(f *os.File) (*terminal, error) {
-	t := &terminal{File: f, fd: int(f.Fd())}
-	settings, err := unix.IoctlGetTermios(t.fd, unix.TCGETS)
-	if errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENODEV) {
-		return nil, errors.New("the input device is not a TTY: a terminal in the jail is relayed to one that is standard input; leave -t out")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the terminal's settings: %w", err)
-	}
-	t.was = *settings
-	return t, nil
 }
 
 // hasTerminal reports whether a file is a terminal.
@@ -41,6 +26,23 @@ func hasTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }
+
+// openTerminal opens a terminal once more, so that reads do not wait: another process
+// may take what there is to read.
+func openTerminal(f *os.File) (*terminal, error) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the terminal once more: %w", err)
+	}
+	settings, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("read the terminal's settings: %w", err)
+	}
+	return &terminal{fd: fd, was: *settings}, nil
+}
+
+func (t *terminal) close() { unix.Close(t.fd) }
 
 // raw hands all that is typed on as it is, and shows what is written as it is: these
 // are the settings of cfmakeraw (termios(3)).

@@ -378,6 +378,27 @@ func TestAllIsShownThatWasPrinted(t *testing.T) {
 	}
 }
 
+func TestATerminalThatWasClosedIsOpenedAgain(t *testing.T) {
+	h := newTTYHost(t)
+	c := h.sh("exec <&- >&- 2>&-; sleep 0.2; exec </dev/tty >/dev/tty; echo again; read line; echo $line; exec <&- >&-; exit 4")
+	c.shows("again\r\n")
+	c.press("typed\r")
+	c.ends(4)
+	c.shows("typed\r\ntyped\r\n")
+}
+
+func TestACaptureInAJailAnswersCtrlT(t *testing.T) {
+	h := newTTYHost(t)
+	// Its setting is all that there is to it here.
+	c := h.sh("stty eol ^T; echo ready; cat | od -An -tx1")
+	c.shows("ready")
+	c.press("\x14")
+	c.matches(`ready\r\nload: [^\r]*\r\n\^T`)
+	c.press("\x04")
+	c.ends(0)
+	c.shows(" 14\r\n")
+}
+
 func TestWhatIsRedirectedStaysSo(t *testing.T) {
 	h := newTTYHost(t)
 	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
