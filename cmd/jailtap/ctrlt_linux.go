@@ -88,7 +88,7 @@ func (k *keyboard) watch() {
 func (k *keyboard) ours() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.stopped || !k.inForeground() {
+	if k.stopped || !isForeground(k.fd) {
 		return false
 	}
 	s, err := unix.IoctlGetTermios(k.fd, unix.TCGETS)
@@ -103,18 +103,13 @@ func (k *keyboard) ours() bool {
 	return k.isSet
 }
 
-func (k *keyboard) inForeground() bool {
-	group, err := unix.IoctlGetInt(k.fd, unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
-}
-
 // stop gives Ctrl-T back. Others may have changed other settings meanwhile.
 func (k *keyboard) stop() {
 	defer k.waiter.stop()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.stopped = true
-	if !k.isSet || !k.inForeground() {
+	if !k.isSet || !isForeground(k.fd) {
 		return
 	}
 	if s, err := unix.IoctlGetTermios(k.fd, unix.TCGETS); err == nil && s.Cc[unix.VEOL] == ctrlT {

@@ -27,6 +27,13 @@ func hasTerminal(f *os.File) bool {
 	return err == nil
 }
 
+// isForeground reports whether this process is in the foreground of a terminal. In the
+// background, that it reads or changes settings would stop it.
+func isForeground(fd int) bool {
+	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
 // openTerminal opens a terminal once more, so that reads do not wait: another process
 // may take what there is to read.
 func openTerminal(f *os.File) (*terminal, error) {
