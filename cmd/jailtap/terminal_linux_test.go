@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,6 +109,13 @@ func (c *console) shows(words string) {
 	c.t.Fatalf("%q did not come; the screen is %q", words, c.screen.String())
 }
 
+// copies waits until cat(1) has copied a line, which the terminal has shown already.
+func (c *console) copies(line string) {
+	c.t.Helper()
+	c.press(line + "\r")
+	c.shows(line + "\r\n" + line + "\r\n")
+}
+
 // matches waits for something on the screen, and returns what is in parentheses.
 func (c *console) matches(pattern string) []string {
 	c.t.Helper()
@@ -197,19 +205,20 @@ func (h ttyHost) console(stdout *os.File, args ...string) *console {
 func (h ttyHost) file(name string) string {
 	h.Helper()
 	text, err := os.ReadFile(filepath.Join(h.root, name))
-	if err != nil {
+	if err != nil && !os.IsNotExist(err) {
 		h.Fatal(err)
 	}
 	return string(text)
 }
 
+// processes are those of the jail, but for its first.
 func (h ttyHost) processes() []int {
 	h.Helper()
 	j, err := jail.System.Find(h.name)
 	if err != nil {
 		h.Fatal(err)
 	}
-	return j.Processes()
+	return slices.DeleteFunc(j.Processes(), func(pid int) bool { return pid == j.PID() })
 }
 
 func TestACommandHasATerminalOfTheJail(t *testing.T) {
@@ -220,7 +229,7 @@ func TestACommandHasATerminalOfTheJail(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the new size", func() bool {
-		size, err := os.Open(filepath.Join("/proc", fmt.Sprint(h.processes()[1]), "fd/0"))
+		size, err := os.Open(filepath.Join("/proc", fmt.Sprint(h.processes()[0]), "fd/0"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,8 +246,8 @@ func TestACommandHasATerminalOfTheJail(t *testing.T) {
 
 func TestNoProcessOfAJailHasTheHostsTerminal(t *testing.T) {
 	h := newTTYHost(t)
-	c := h.sh("echo ready; cat | cat")
-	c.shows("ready")
+	c := h.sh("cat | cat")
+	c.copies("x")
 	var host unix.Stat_t
 	if err := unix.Fstat(int(c.tty.Fd()), &host); err != nil {
 		t.Fatal(err)
@@ -280,7 +289,9 @@ func TestCtrlTShowsWhatIsInTheForeground(t *testing.T) {
 	h := newTTYHost(t)
 	c := h.sh("echo ready; cat > /tmp/got")
 	c.shows("ready\r\n")
-	c.press("one\rtw\x14o\r")
+	c.press("one\r")
+	eventually(t, "a line", func() bool { return h.file("tmp/got") == "one\n" })
+	c.press("tw\x14o\r")
 	pid := c.matches(`ready\r\none\r\ntw\r\nload: \d+\.\d\d  cmd: cat (\d+) \[ttyin\] \d+\.\d\dr 0\.\d\du 0\.\d\ds \d+% \d+k\r\no\r\n`)[0]
 	if comm, err := os.ReadFile("/proc/" + pid + "/comm"); err != nil || string(comm) != "cat\n" {
 		t.Errorf("process %s is %q, %v", pid, comm, err)
@@ -307,16 +318,15 @@ func TestCtrlTGoesToAProgramThatReadsKeys(t *testing.T) {
 
 func TestCtrlCIsForTheJail(t *testing.T) {
 	h := newTTYHost(t)
-	c := h.sh("trap 'echo caught; exit 5' INT; echo ready; cat")
-	c.shows("ready")
+	c := h.sh("trap 'echo caught; exit 5' INT; cat")
+	c.copies("x")
 	c.press("\x03")
 	c.ends(5)
 	if !strings.Contains(c.screen.String(), "caught") {
 		t.Errorf("%q", c.screen.String())
 	}
 	c = h.jexec(h.name, "/bin/cat")
-	c.press("x\r")
-	c.shows("x\r\nx\r\n")
+	c.copies("x")
 	c.press("\x1c") // Ctrl-\
 	c.ends(128 + int(unix.SIGQUIT))
 }
@@ -325,8 +335,7 @@ func TestASignalEndsTheCommandAndRestoresTheTerminal(t *testing.T) {
 	h := newTTYHost(t)
 	for _, sig := range []syscall.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT} {
 		c := h.jexec(h.name, "/bin/cat")
-		c.press("x\r")
-		c.shows("x\r\nx\r\n")
+		c.copies("x")
 		if *c.termios(t) == c.settings {
 			t.Error("the terminal is not raw")
 		}
@@ -343,7 +352,7 @@ func TestASignalEndsTheCommandAndRestoresTheTerminal(t *testing.T) {
 	c.shows("ready")
 	c.Process.Signal(unix.SIGTERM)
 	c.isAsBefore()
-	for _, pid := range h.processes()[1:] {
+	for _, pid := range h.processes() {
 		unix.Kill(pid, unix.SIGKILL)
 	}
 	c.ends(128 + int(unix.SIGKILL))
@@ -358,7 +367,7 @@ func TestACommandOfATerminalThatGoesIsHungUp(t *testing.T) {
 	if got := h.file("tmp/got"); got != "gone\n" {
 		t.Errorf("%q", got)
 	}
-	if n := len(h.processes()); n != 1 {
+	if n := len(h.processes()); n != 0 {
 		t.Errorf("%d processes are left", n)
 	}
 }
