@@ -387,6 +387,44 @@ func TestAllIsShownThatWasPrinted(t *testing.T) {
 	}
 }
 
+func TestAllArrivesThatIsTyped(t *testing.T) {
+	h := newTTYHost(t)
+	var typed, want strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&typed, "line %d\r", i)
+		fmt.Fprintf(&want, "line %d\n", i)
+	}
+	c := h.sh("cat > /tmp/got")
+	c.press(typed.String() + "\x04")
+	c.ends(0)
+	if got := h.file("tmp/got"); got != want.String() {
+		t.Errorf("%d bytes, want %d", len(got), want.Len())
+	}
+}
+
+func TestAShellHasJobControl(t *testing.T) {
+	h := newTTYHost(t)
+	c := h.jexec(h.name, "/bin/sh", "-i")
+	c.press("PS1='$((6*7))# '\r")
+	c.shows("42# ")
+	c.press("echo begun; cat\r")
+	c.shows("begun\r\n") // the shell edits lines itself no more
+	c.copies("x")
+	c.press("\x14")
+	c.matches(`load: .*  cmd: cat \d+ \[ttyin\]`)
+	c.press("\x1a") // Ctrl-Z
+	c.matches(`Stopped +cat\r\n42# `)
+	c.press("fg\r")
+	c.shows("fg\r\ncat\r\n")
+	c.copies("y")
+	c.press("\x03")
+	c.shows("^C\r\n42# ")
+	c.press("echo status $?\r")
+	c.shows("status 130\r\n")
+	c.press("exit 9\r")
+	c.ends(9)
+}
+
 func TestATerminalThatWasClosedIsOpenedAgain(t *testing.T) {
 	h := newTTYHost(t)
 	c := h.sh("exec <&- >&- 2>&-; sleep 0.2; exec </dev/tty >/dev/tty; echo again; read line; echo $line; exec <&- >&-; exit 4")
