@@ -45,14 +45,15 @@ func lineOf(t *testing.T, pid int, state string) []string {
 	return nil
 }
 
-// started runs a program until the test ends.
+// started runs a program, and what it starts itself, until the test ends.
 func started(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cmd.Process.Kill()
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		cmd.Wait()
 	})
 	return cmd
