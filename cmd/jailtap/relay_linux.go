@@ -203,7 +203,8 @@ func (r *relay) drain() {
 	buf := make([]byte, 4096)
 	for n, sum := 1, 0; n > 0 && sum < held; sum += n {
 		err := conn.Read(func(fd uintptr) bool {
-			if n, err = unix.Read(int(fd), buf); err != nil {
+			var readErr error
+			if n, readErr = unix.Read(int(fd), buf); readErr != nil {
 				n = 0 // EAGAIN, or EIO if nobody has the terminal open
 			}
 			return true
