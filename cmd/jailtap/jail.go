@@ -36,7 +36,8 @@ var/log/console.log in the jail, or exec.consolelog; exec.timeout is 120 seconds
 it is set, and 0 is none. What takes long is told of every 10 seconds.
 
 A jail without persist ends with its last process. If that was the command, the exit
-status is that of the command.
+status is that of the command. If standard input is a terminal, the command has one of
+the jail's own, as with jexec -t.
 
 -r runs the commands of the stop that the jail was created with, also if the
 configuration has changed or is gone, and is no error if there is no such jail.`,
@@ -220,7 +221,12 @@ func (f *jailFlags) removeOne(ctx context.Context, a *app, name string) error {
 	return nil
 }
 
-// starter connects a jail's commands with this one's descriptors.
+// starter connects a jail's commands with this one's descriptors, or its command with
+// a terminal of the jail's own if somebody is there to type.
 func (a *app) starter() jail.Starter {
-	return jail.Starter{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Out: a.stderr}
+	s := jail.Starter{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Out: a.stderr}
+	if hasForeground(os.Stdin) {
+		s.Run = onTerminal
+	}
+	return s
 }

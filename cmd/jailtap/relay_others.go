@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 
 	"jailtap/nsjail/jail"
@@ -13,3 +14,5 @@ import (
 func onTerminal(*jail.Jail, jail.Command) (int, error) {
 	return 1, fmt.Errorf("terminals of jails on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
+
+func hasForeground(*os.File) bool { return false }

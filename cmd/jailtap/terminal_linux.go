@@ -27,6 +27,12 @@ func hasTerminal(f *os.File) bool {
 	return err == nil
 }
 
+// hasForeground reports whether a file is a terminal with this process in the
+// foreground.
+func hasForeground(f *os.File) bool {
+	return hasTerminal(f) && isForeground(int(f.Fd()))
+}
+
 // isForeground reports whether this process is in the foreground of a terminal. In the
 // background, that it reads or changes settings would stop it.
 func isForeground(fd int) bool {

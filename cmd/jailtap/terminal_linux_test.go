@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -241,6 +242,20 @@ func TestACommandHasATerminalOfTheJail(t *testing.T) {
 	c.ends(7)
 	if !strings.Contains(c.screen.String(), "33 99\r\n") {
 		t.Errorf("%q", c.screen.String())
+	}
+}
+
+func TestTheCommandOfAJailHasATerminalOfTheJail(t *testing.T) {
+	h := newTTYHost(t)
+	h.jailtap("jail", "-r", h.name).mustSucceed(t)
+	c := h.console(nil, "jail", "-c", "name="+h.name, "path="+h.root, "vnet", "command=/bin/sh", "-c", "tty; cat; exit 6")
+	c.shows("/dev/pts/0\r\n")
+	c.press("\x14")
+	c.matches(`load: .* cmd: cat \d+ \[ttyin\]`)
+	c.press("\x04")
+	c.ends(6)
+	if _, err := jail.System.Find(h.name); !errors.Is(err, jail.ErrUnknown) {
+		t.Errorf("the jail is still there: %v", err)
 	}
 }
 

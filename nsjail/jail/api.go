@@ -57,6 +57,9 @@ type Starter struct {
 	Stdout, Stderr *os.File  // of the same
 	Out            io.Writer // what commands of the host print, and what is waited for
 	OnlyRemove     bool      // Remove runs no commands
+
+	// Run starts Commands.Command and waits for it. nil: Start and Wait.
+	Run func(*Jail, Command) (status int, err error)
 }
 
 // Create makes a jail and runs the commands of its start. If anything fails,

@@ -140,14 +140,26 @@ func (j *Jail) startInside(ctx context.Context, s Starter) error {
 	if err != nil {
 		return err
 	}
-	process, err := j.start(Command{Argv: c.Command, Env: env, User: user, Dir: dir, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr})
+	run := s.Run
+	if run == nil {
+		run = startAndWait
+	}
+	n, err := run(j, Command{Argv: c.Command, Env: env, User: user, Dir: dir, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr})
 	if err != nil {
 		return err
 	}
-	if n := Wait(process); n != 0 {
+	if n != 0 {
 		return &StatusError{Jail: j.rec.Spec.Name, Param: "command", Command: strings.Join(c.Command, " "), Status: n}
 	}
 	return nil
+}
+
+func startAndWait(j *Jail, c Command) (status int, err error) {
+	process, err := j.start(c)
+	if err != nil {
+		return 1, err
+	}
+	return Wait(process), nil
 }
 
 func (j *Jail) stopInside(ctx context.Context, s Starter) error {
