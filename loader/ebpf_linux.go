@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	cilium "github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"jailtap/bpf"
@@ -25,7 +24,10 @@ type withMaps struct {
 }
 
 func attachEBPF(fd int, p plan) (filter, error) {
-	rlimit.RemoveMemlock() // only before Linux 5.11; if it fails, loading will tell
+	// Before Linux 5.11 maps are locked memory. (Cilium's package rlimit asks for the
+	// version, with a map, whenever a program starts that could need it.) If it fails,
+	// loading will tell.
+	unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 	w := &withMaps{plan: p, addrs: &addrSet{}}
 	if err := w.install(fd, p.scope); err != nil {
 		w.close()

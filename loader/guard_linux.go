@@ -8,7 +8,6 @@ import (
 
 	cilium "github.com/cilium/ebpf"
 	bpflink "github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,7 +33,6 @@ func openGuards(pins string, cgroup *os.File) (_ *guards, err error) {
 	if err := makePins(pins); err != nil {
 		return nil, err
 	}
-	rlimit.RemoveMemlock() // only before Linux 5.11; if it fails, loading will tell
 	spec, err := loadGuard()
 	if err != nil {
 		return nil, err

@@ -10,7 +10,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,7 +17,6 @@ import (
 // is its directory. The rules need nobody to keep them, and go with the cgroup: that is
 // also how the caller takes back those that are there when it fails.
 func Attach(cgroup string, addrs []netip.Addr) error {
-	rlimit.RemoveMemlock() // only before Linux 5.11; if it fails, loading will tell
 	var rules rulesObjects
 	if err := loadRulesObjects(&rules, nil); err != nil {
 		return explain("load the rules for shared jails", err)

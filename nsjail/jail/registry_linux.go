@@ -37,6 +37,11 @@ func (r Registry) list() ([]*Jail, error) {
 
 // find finds a jail by its name or jid.
 func (r Registry) find(nameOrJID string) (*Jail, error) {
+	if goodName(nameOrJID) { // a path could be anything else
+		if rec, err := r.load(nameOrJID); err == nil && rec.First.alive() {
+			return &Jail{r, rec}, nil
+		}
+	}
 	jails, err := r.list()
 	if err != nil {
 		return nil, err
