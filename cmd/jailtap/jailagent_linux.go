@@ -16,7 +16,6 @@ import (
 
 	"jailtap/bpf"
 	"jailtap/loader/agent"
-	"jailtap/nsjail"
 	"jailtap/nsjail/jail"
 )
 
@@ -118,7 +117,7 @@ func (a *app) serveJail(ctx context.Context, name string, listener, answer *os.F
 	if err != nil {
 		return err
 	}
-	ns, err := nsjail.OpenPID(j.PID())
+	ns, err := openNetwork(j)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ that you give.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.captureCommand(), a.conformCommand(), a.filterCommand(), a.jailCommand(), a.jexecCommand(), a.jlsCommand(), a.ociCommand(), a.runCommand(),
-		a.serveCommand(), a.sigInfoCommand(), a.sockstatCommand(namespaceSockets), a.versionCommand(), a.worldCommand())
+		a.serveCommand(), a.sigInfoCommand(), a.sockstatCommand(), a.versionCommand(), a.worldCommand())
 	return root
 }
 

@@ -22,11 +22,17 @@ func openJail(name string) (addressed, error) {
 	case jail.Host:
 		return nil, fmt.Errorf("jail %s has all of the host's network, and no addresses of its own: name some with -a", name)
 	}
+	return opened(openNetwork(j))
+}
+
+// openNetwork opens the network namespace that a jail is in.
+func openNetwork(j *jail.Jail) (*nsjail.Jail, error) {
 	ns, err := nsjail.OpenPID(j.PID())
 	if err != nil {
 		return nil, err
 	}
 	// Only if it lives still was the number its own.
+	name := j.Spec().Name
 	if again, err := jail.System.Find(name); err != nil || again.PID() != j.PID() {
 		ns.Close()
 		return nil, fmt.Errorf("jail %s has just ended", name)

@@ -14,17 +14,26 @@ import (
 	"github.com/spf13/pflag"
 
 	"jailtap/nsjail"
+	"jailtap/nsjail/jail"
 )
 
-// jailSockets finds what is a jail's: its network namespace, nil for the host's,
-// and, unless that is all its own, its processes. The caller closes the
-// namespace.
-type jailSockets func(name string) (ns *nsjail.Jail, process func(pid int) bool, err error)
-
-// namespaceSockets is for jails that are network namespaces with a name.
-func namespaceSockets(name string) (*nsjail.Jail, func(int) bool, error) {
-	ns, err := nsjail.OpenNamespace(name)
-	return ns, nil, err
+// jailSockets finds what is a jail's: its network namespace, which the caller closes,
+// and, unless that is all its own, its processes.
+func jailSockets(name string) (ns *nsjail.Jail, process func(pid int) bool, err error) {
+	j, err := jail.System.Find(name)
+	if err != nil {
+		ns, err = nsjail.OpenNamespace(name)
+		return ns, nil, err
+	}
+	if ns, err = openNetwork(j); err != nil {
+		return nil, nil, err
+	}
+	switch j.Spec().Network {
+	case jail.Shared, jail.Host:
+		all := j.Processes()
+		process = func(pid int) bool { return slices.Contains(all, pid) }
+	}
+	return ns, process, nil
 }
 
 // sockstatFlags are those of sockstat.
@@ -36,7 +45,7 @@ type sockstatFlags struct {
 	numeric, quiet, json bool
 }
 
-func (a *app) sockstatCommand(find jailSockets) *cobra.Command {
+func (a *app) sockstatCommand() *cobra.Command {
 	f := &sockstatFlags{}
 	cmd := &cobra.Command{
 		Use:   "sockstat [-46cln] [-j JAIL] [-P PROTO] [-p PORTS]",
@@ -49,7 +58,7 @@ is known: of other users without CAP_SYS_PTRACE, or that there is none any more.
   jailtap sockstat -P tcp -p 22,80,8000-8999
   jailtap sockstat --json -l`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(a, cmd.Flags(), find) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(a, cmd.Flags()) },
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&f.ipv4, "ipv4", "4", false, "list sockets of IPv4")
@@ -67,7 +76,7 @@ is known: of other users without CAP_SYS_PTRACE, or that there is none any more.
 	return cmd
 }
 
-func (f *sockstatFlags) run(a *app, fs *pflag.FlagSet, find jailSockets) error {
+func (f *sockstatFlags) run(a *app, fs *pflag.FlagSet) error {
 	q, err := f.query(fs)
 	if err != nil {
 		return err
@@ -77,12 +86,10 @@ func (f *sockstatFlags) run(a *app, fs *pflag.FlagSet, find jailSockets) error {
 		return err
 	}
 	if f.jail != "" && f.jail != "0" && f.jail != "host" {
-		if q.Namespace, q.Process, err = find(f.jail); err != nil {
+		if q.Namespace, q.Process, err = jailSockets(f.jail); err != nil {
 			return err
 		}
-		if q.Namespace != nil {
-			defer q.Namespace.Close()
-		}
+		defer q.Namespace.Close()
 	}
 	list, err := nsjail.Sockets(q)
 	if err != nil {

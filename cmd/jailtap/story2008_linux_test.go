@@ -51,6 +51,11 @@ jail_NAME_exec_stop="true"
 	if got := h.listening(); len(got) != 1 || got[0] != "tcp4 10.1.1.1:22 *:*" {
 		t.Errorf("sshd listens at %q", got)
 	}
+	// Of the jail's sockets sockstat -j shows all, and none of the host's.
+	listen(t, h.ns, "tcp4", "10.1.1.254:80")
+	if out := h.jailtap("sockstat", "-q", "-4", "-l", "-j", h.name).mustSucceed(t).stdout; strings.Count(out, "\n") != 1 || !strings.Contains(out, "10.1.1.1:22") {
+		t.Errorf("sockstat -j:\n%s", out)
+	}
 	for at, want := range map[string]bool{"10.1.1.1": true, "10.1.1.254": false, "127.0.0.1": false} {
 		h.in(h.ns, func() error {
 			c, err := net.DialTimeout("tcp", net.JoinHostPort(at, "22"), 5*time.Second)
