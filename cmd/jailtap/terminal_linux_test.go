@@ -113,6 +113,7 @@ func (c *console) shows(words string) {
 // copies waits until cat(1) has copied a line, which the terminal has shown already.
 func (c *console) copies(line string) {
 	c.t.Helper()
+	eventually(c.t, "a raw terminal, which shows nothing by itself", func() bool { return c.termios(c.t).Lflag&unix.ICANON == 0 })
 	c.press(line + "\r")
 	c.shows(line + "\r\n" + line + "\r\n")
 }
@@ -261,7 +262,7 @@ func TestTheCommandOfAJailHasATerminalOfTheJail(t *testing.T) {
 
 func TestNoProcessOfAJailHasTheHostsTerminal(t *testing.T) {
 	h := newTTYHost(t)
-	c := h.sh("cat | cat")
+	c := h.sh("sleep 1000 & cat; kill $!")
 	c.copies("x")
 	var host unix.Stat_t
 	if err := unix.Fstat(int(c.tty.Fd()), &host); err != nil {

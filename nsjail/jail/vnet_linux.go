@@ -3,6 +3,7 @@
 package jail
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -94,7 +95,7 @@ func (r Registry) bridge(rec *record) (netlink.Link, error) {
 		return link, err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.Flags = rec.Bridge, net.FlagUp
+	attrs.Name, attrs.Flags, attrs.HardwareAddr = rec.Bridge, net.FlagUp, ownMAC()
 	rec.MakesBridge = true // as long as it has no alias, which it cannot be made with
 	if err := r.save(rec); err != nil {
 		return nil, err
@@ -109,6 +110,15 @@ func (r Registry) bridge(rec *record) (netlink.Link, error) {
 		return nil, fmt.Errorf("make bridge %s: %w", rec.Bridge, err)
 	}
 	return link, rec.giveGateways(link)
+}
+
+// ownMAC is one for a bridge, so that it keeps it: else it is that of a port, and
+// another one when that port goes, which the other jails do not hear of.
+func ownMAC() net.HardwareAddr {
+	mac := make(net.HardwareAddr, 6)
+	rand.Read(mac)
+	mac[0] = mac[0]&^1 | 2 // of one station, locally administered
+	return mac
 }
 
 // giveGateways gives a bridge of ours the addresses that jails have for gateways:
