@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 )
 
 // An object is what an ELF file says about what it needs (elf(5)).
@@ -33,8 +34,9 @@ func readObject(r io.ReaderAt) (o *object, err error) {
 			o, err = nil, fmt.Errorf("broken ELF file: %v", p)
 		}
 	}()
-	h, err := readHead(r)
-	if h == nil || err != nil {
+	h := heads.Get().(*head)
+	defer heads.Put(h)
+	if isELF, err := h.read(r); !isELF || err != nil {
 		return nil, err
 	}
 	f, err := elf.NewFile(h)
@@ -60,22 +62,26 @@ func readObject(r io.ReaderAt) (o *object, err error) {
 // at once, and which has no sections.
 type head struct {
 	io.ReaderAt
-	start []byte
+	start  []byte
+	buffer [16 << 10]byte
 }
 
-func readHead(r io.ReaderAt) (*head, error) {
-	const size = 16 << 10
-	h := &head{r, make([]byte, size)}
-	n, err := r.ReadAt(h.start, 0)
+// heads are used again: hundreds of new ones would have the collector of garbage at work.
+var heads = sync.Pool{New: func() any { return new(head) }}
+
+// read reads the beginning, and tells whether it is of an ELF file.
+func (h *head) read(r io.ReaderAt) (isELF bool, err error) {
+	h.ReaderAt = r
+	n, err := r.ReadAt(h.buffer[:], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return false, err
 	}
-	h.start = h.start[:n]
+	h.start = h.buffer[:n]
 	if !bytes.HasPrefix(h.start, []byte(elf.ELFMAG)) {
-		return nil, nil
+		return false, nil
 	}
 	h.dropSections()
-	return h, nil
+	return true, nil
 }
 
 // dropSections clears e_shoff, and e_shnum and e_shstrndx, the last of the header (elf(5)).
