@@ -139,7 +139,7 @@ func (c *checker) script(name string) {
 
 func (c *checker) closure(name string, o *object) {
 	gone, err := c.libs.closure(name, o, func(lib library, _ *loaded) error {
-		for _, file := range append(lib.variants, lib.name) {
+		for _, file := range lib.files() {
 			if at, err := c.t.find(file); err == nil {
 				c.loaded[at.path] = true
 			}

@@ -377,7 +377,7 @@ func (c *collector) scanObject(name string, o *object) error {
 
 // bringLibrary puts a library, whose own libraries are found already.
 func (c *collector) bringLibrary(lib library, o *loaded) error {
-	for _, name := range append(slices.Clone(lib.variants), lib.name) {
+	for _, name := range lib.files() {
 		at, err := c.t.find(name)
 		if err != nil {
 			return err

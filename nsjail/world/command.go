@@ -27,12 +27,23 @@ func (c *collector) command(name string) (place, error) {
 		}
 		return at, err
 	}
-	for _, dir := range searchPath {
-		if at, ok := c.t.isFile(path.Join(dir, name)); ok && at.info.Mode()&0o111 != 0 {
-			return at, nil
-		}
+	if at, found := c.search(name); found {
+		return at, nil
 	}
 	return place{}, c.unknown(name, name)
+}
+
+// search looks for a binary, and says nothing about why it is not there.
+func (c *collector) search(name string) (at place, found bool) {
+	if path.IsAbs(name) {
+		return c.t.isFile(name)
+	}
+	for _, dir := range searchPath {
+		if at, ok := c.t.isFile(dir + "/" + name); ok && at.info.Mode()&0o111 != 0 {
+			return at, true
+		}
+	}
+	return place{}, false
 }
 
 // unknown says that a binary is not there, and which have names like it.

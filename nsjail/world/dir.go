@@ -236,7 +236,7 @@ func (w *dirWriter) link(name string, e *Entry) error {
 	if err != nil {
 		return err
 	}
-	if err := linkAt(from, path.Base(e.source), to, name); err != nil {
+	if err := from.link(path.Base(e.source), to, name); err != nil {
 		return fmt.Errorf("hard link to %s/%s: %w: without --link it is copied", e.from.name, e.source, err)
 	}
 	return nil

@@ -6,11 +6,14 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 )
 
-// libraries finds what ELF files need, as their loaders would, from their bytes.
+// libraries finds what ELF files need, as their loaders would, from their bytes. It
+// may be asked from several goroutines.
 type libraries struct {
 	t          *tree
+	mu         sync.Mutex         // of what is known:
 	objects    map[string]*object // by path without links; nil is no ELF file
 	system     map[libraryKey]library
 	configured map[loader]conf
@@ -36,25 +39,32 @@ type library struct {
 	beside   string   // a link to it is needed here: the loader would not look where it is
 }
 
+// files are all of its paths, that for any processor last.
+func (lib library) files() []string { return append(slices.Clone(lib.variants), lib.name) }
+
 func newLibraries(t *tree) *libraries {
 	return &libraries{t: t, objects: map[string]*object{}, system: map[libraryKey]library{}, configured: map[loader]conf{}}
 }
 
 // object reads a file, whose path has no links, if it is ELF: nil if not.
 func (l *libraries) object(name string) (*object, error) {
-	if o, ok := l.objects[name]; ok {
+	l.mu.Lock()
+	o, ok := l.objects[name]
+	l.mu.Unlock()
+	if ok {
 		return o, nil
 	}
-	f, err := l.t.open(name)
+	f, err := l.t.reader(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	o, err := readObject(f)
-	if err != nil {
+	if o, err = readObject(f); err != nil {
 		return nil, fmt.Errorf("/%s: %w", name, err)
 	}
+	l.mu.Lock()
 	l.objects[name] = o
+	l.mu.Unlock()
 	return o, nil
 }
 
@@ -97,7 +107,7 @@ func (l *libraries) closure(name string, program *object, found func(library, *l
 				gone = append(gone, missing{"library " + need, at.through()})
 				continue
 			}
-			for _, file := range append(lib.variants, lib.name) {
+			for _, file := range lib.files() {
 				where, err := l.t.find(file)
 				if err != nil {
 					return nil, err
@@ -128,10 +138,14 @@ func (l *libraries) search(kind loader, name string, by *loaded) library {
 		}
 	}
 	key := libraryKey{kind, by.class, by.machine, name}
+	l.mu.Lock()
 	lib, ok := l.system[key]
+	l.mu.Unlock()
 	if !ok {
 		lib = l.inSystem(kind, name, by.object)
+		l.mu.Lock()
 		l.system[key] = lib
+		l.mu.Unlock()
 	}
 	return lib
 }
@@ -189,10 +203,14 @@ func (l *libraries) configuredFor(kind loader) conf {
 	if kind == glibc && l.noConf {
 		return conf{}
 	}
+	l.mu.Lock()
 	c, ok := l.configured[kind]
+	l.mu.Unlock()
 	if !ok {
 		c.dirs, c.file = l.t.configured(kind)
+		l.mu.Lock()
 		l.configured[kind] = c
+		l.mu.Unlock()
 	}
 	return c
 }

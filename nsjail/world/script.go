@@ -31,7 +31,7 @@ func (c *collector) scanScript(name string) error {
 // interpreter is the words of the first line, as far as Linux reads it
 // (BINPRM_BUF_SIZE in uapi/linux/binfmts.h); none if it is not a script.
 func (t *tree) interpreter(name string) ([]string, error) {
-	f, err := t.open(name)
+	f, err := t.reader(name)
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func (t *tree) xattrs(name string) (map[string]string, error) {
 	}
 	// There is no listxattrat(2) before Linux 6.13; the folder's descriptor in
 	// /proc is the same.
-	return xattrsAt("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + path.Base(name))
+	return xattrsAt("/proc/self/fd/" + strconv.Itoa(dir.fd) + "/" + path.Base(name))
 }
 
 // xattrsAt does not follow a link that has taken the file's place.

@@ -25,5 +25,3 @@ var errLocked = errors.New("locked")
 func lock(*os.File) error { return unsupported("a lock") }
 
 func openOwn(string, int) (*os.File, error) { return nil, unsupported("a lock") }
-
-func linkAt(*os.File, string, *os.File, string) error { return unsupported("a hard link") }

@@ -24,6 +24,9 @@ type owner struct {
 }
 
 func ownerOf(info fs.FileInfo) owner {
+	if info, ok := info.(*fileInfo); ok {
+		return info.owner
+	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return owner{}
@@ -59,9 +62,4 @@ func openOwn(name string, access int) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// linkAt makes a hard link, from and to folders that are open.
-func linkAt(from *os.File, name string, to *os.File, newName string) error {
-	return unix.Linkat(int(from.Fd()), name, int(to.Fd()), newName, 0)
 }

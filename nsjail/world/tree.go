@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,16 +16,18 @@ import (
 // A tree is a file system below one folder, in which links lead where they
 // lead after chroot(2) into it: never out. Whoever is at home in it may change
 // it meanwhile; then answers may be wrong, but are about the tree still, since
-// every access is one of os.Root.
+// every access is one of os.Root, or to a single name in a folder that was come
+// to without links, and follows none.
 //
 // Paths in it are slash separated and relative; "." is the tree itself.
 type tree struct {
 	name    string // of the folder, for messages
 	mu      sync.Mutex
 	dirs    map[string]*os.Root
-	handles map[string]*os.File // of folders, for calls that os.Root does not have
-	infos   map[string]stat     // of paths without links on the way
-	links   map[string]string   // where they point
+	handles map[string]handle // of folders, for calls that os.Root does not have, or is slow at
+	infos   map[string]stat   // of paths without links on the way
+	links   map[string]string // where they point
+	places  map[string]place  // of folders, by any path
 }
 
 type stat struct {
@@ -37,8 +40,12 @@ func openTree(dir string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{name: filepath.ToSlash(dir), dirs: map[string]*os.Root{".": root}, handles: map[string]*os.File{},
-		infos: map[string]stat{}, links: map[string]string{}}, nil
+	top, err := openHandle(root)
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return &tree{name: filepath.ToSlash(dir), dirs: map[string]*os.Root{".": root}, handles: map[string]handle{".": top},
+		infos: map[string]stat{}, links: map[string]string{}, places: map[string]place{}}, nil
 }
 
 func (t *tree) Close() {
@@ -47,8 +54,8 @@ func (t *tree) Close() {
 	for _, dir := range t.dirs {
 		dir.Close()
 	}
-	for _, handle := range t.handles {
-		handle.Close()
+	for _, h := range t.handles {
+		h.close()
 	}
 }
 
@@ -76,38 +83,44 @@ func (t *tree) dirLocked(name string) (*os.Root, error) {
 }
 
 // handle is a descriptor of a folder; no part of the path is a link.
-func (t *tree) handle(name string) (*os.File, error) {
+func (t *tree) handle(name string) (handle, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if handle := t.handles[name]; handle != nil {
-		return handle, nil
+	return t.handleLocked(name)
+}
+
+func (t *tree) handleLocked(name string) (handle, error) {
+	if h, ok := t.handles[name]; ok {
+		return h, nil
 	}
-	dir, err := t.dirLocked(name)
+	up, err := t.handleLocked(path.Dir(name))
 	if err != nil {
-		return nil, err
+		return up, err
 	}
-	handle, err := dir.Open(".")
+	h, err := up.folder(path.Base(name))
 	if err != nil {
-		return nil, t.error("open", name, err)
+		return h, t.error("open", name, err)
 	}
-	t.handles[name] = handle
-	return handle, nil
+	t.handles[name] = h
+	return h, nil
 }
 
 // lstat asks once for each path; folders on the way are no links.
 func (t *tree) lstat(name string) (fs.FileInfo, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if s, ok := t.infos[name]; ok {
+	s, ok := t.infos[name]
+	t.mu.Unlock()
+	if ok {
 		return s.info, s.err
 	}
-	var s stat
-	if dir, err := t.dirLocked(path.Dir(name)); err != nil {
+	if dir, err := t.handle(path.Dir(name)); err != nil {
 		s.err = err
-	} else if s.info, err = dir.Lstat(path.Base(name)); err != nil {
+	} else if s.info, err = dir.lstat(path.Base(name)); err != nil {
 		s.err = t.error("stat", name, err)
 	}
+	t.mu.Lock()
 	t.infos[name] = s
+	t.mu.Unlock()
 	return s.info, s.err
 }
 
@@ -130,10 +143,32 @@ type place struct {
 // maxLinks is MAXSYMLINKS of Linux: more are a loop (path_resolution(7)).
 const maxLinks = 40
 
-// find follows all links of a path, absolute or relative to the tree.
+// find follows all links of a path, absolute or relative to the tree. The
+// folders that paths begin with are found once.
 func (t *tree) find(name string) (place, error) {
-	at := place{path: "."}
-	for rest := strings.Split(name, "/"); ; {
+	dir, base := path.Split(name)
+	if dir = strings.TrimRight(dir, "/"); dir == "" {
+		return t.follow(place{path: "."}, name, name)
+	}
+	t.mu.Lock()
+	at, ok := t.places[dir]
+	t.mu.Unlock()
+	if !ok {
+		var err error
+		if at, err = t.find(dir); err != nil {
+			return place{}, err
+		}
+		t.mu.Lock()
+		t.places[dir] = at
+		t.mu.Unlock()
+	}
+	at.links = slices.Clip(at.links)
+	return t.follow(at, base, name)
+}
+
+// follow goes on from a place: name is all of the path, for messages.
+func (t *tree) follow(at place, more, name string) (place, error) {
+	for rest := strings.Split(more, "/"); ; {
 		info, err := t.lstat(at.path)
 		if err != nil {
 			return place{}, err
@@ -176,19 +211,21 @@ func (t *tree) find(name string) (place, error) {
 // readlink asks once for each path, as lstat does.
 func (t *tree) readlink(name string) (string, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if target, ok := t.links[name]; ok {
+	target, ok := t.links[name]
+	t.mu.Unlock()
+	if ok {
 		return target, nil
 	}
-	dir, err := t.dirLocked(path.Dir(name))
+	dir, err := t.handle(path.Dir(name))
 	if err != nil {
 		return "", err
 	}
-	target, err := dir.Readlink(path.Base(name))
-	if err != nil {
+	if target, err = dir.readlink(path.Base(name)); err != nil {
 		return "", t.error("readlink", name, err)
 	}
+	t.mu.Lock()
 	t.links[name] = target
+	t.mu.Unlock()
 	return target, nil
 }
 
@@ -198,6 +235,7 @@ func (t *tree) forget(name string) {
 	defer t.mu.Unlock()
 	delete(t.infos, name)
 	delete(t.links, name)
+	clear(t.places)
 }
 
 // open opens a regular file whose path has no links.
@@ -216,6 +254,19 @@ func (t *tree) open(name string) (*os.File, error) {
 		return nil, t.error("open", name, errors.New("not a regular file"))
 	}
 	return f, nil
+}
+
+// reader opens a regular file whose path has no links, to be read in pieces.
+func (t *tree) reader(name string) (reader, error) {
+	dir, err := t.handle(path.Dir(name))
+	if err != nil {
+		return reader{}, err
+	}
+	r, err := dir.reader(path.Base(name))
+	if err != nil {
+		return r, t.error("open", name, err)
+	}
+	return r, nil
 }
 
 // readFile reads a text, following links. More than a megabyte is none.
