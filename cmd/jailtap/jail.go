@@ -29,7 +29,8 @@ func (a *app) jailCommand() *cobra.Command {
 		Short: "Create, modify and remove jails, as FreeBSD's jail(8) does",
 		Long: `jail creates, modifies or removes jails. Their parameters are those of a jail.conf or
 an rc.conf, in which NAMEs choose jails, and none or * all of them; or those of the
-command line. jail check tells what becomes of each parameter on Linux.
+command line. jail check tells what becomes of each parameter on Linux. With
+world=PROFILE a path that is not there is made, as by jailtap world build.
 
 Where creating a jail fails, all is undone. What commands of exec.start print goes to
 var/log/console.log in the jail, or exec.consolelog; exec.timeout is 120 seconds unless
@@ -158,6 +159,9 @@ func (f *jailFlags) each(ctx context.Context, a *app, config *jailconf.Config, j
 	}
 	spec, err := jailSpec(config, j)
 	if err != nil {
+		return err
+	}
+	if err := f.makeRoot(ctx, a, j); err != nil {
 		return err
 	}
 	return f.createOne(ctx, a, spec)

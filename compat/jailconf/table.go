@@ -144,6 +144,7 @@ var table = map[string]Verdict{
 	"vnet.bridge":  {Kind: Text, Fate: CarriedOut, Reason: "a bridge of the host that the jail's eth0 is connected to"},
 	"vnet.nat":     {Kind: Flag, Fate: CarriedOut, Reason: "what leaves the host has its address, by nftables"},
 	"vnet.gateway": {Kind: List, Fate: CarriedOut, Reason: "addresses of default routes, one of a family"},
+	"world":        {Kind: Text, Fate: CarriedOut, Reason: "a profile of jailtap world build: the path is made of it if it is not there"},
 }
 
 // sysv is what the values of sysvmsg and its kin come to.
