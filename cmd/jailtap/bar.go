@@ -14,9 +14,14 @@ type bar struct {
 	shown int // of barWidth
 }
 
-const barWidth = 40
+// The widths of a bar and of what is before it, which together leave room for two
+// numbers in the 80 columns of a terminal: what is longer wraps, and stays there.
+const barWidth, labelWidth = 40, 20
 
 func newBar(w io.Writer, label string, of int) *bar {
+	if letters := []rune(label); len(letters) > labelWidth {
+		label = "…" + string(letters[len(letters)-labelWidth+1:])
+	}
 	b := &bar{label: label, of: of, shown: -1}
 	if isTerminal(w) {
 		b.w = w
@@ -24,10 +29,10 @@ func newBar(w io.Writer, label string, of int) *bar {
 	return b
 }
 
-// at shows that so much is done.
+// at shows that so much is done. What others told meanwhile may be more.
 func (b *bar) at(done int) {
 	full := done * barWidth / max(b.of, 1)
-	if b.w == nil || full == b.shown {
+	if b.w == nil || full <= b.shown {
 		return
 	}
 	b.shown = full

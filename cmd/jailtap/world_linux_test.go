@@ -86,7 +86,7 @@ func TestACheckThatFindsSomethingEndsWithStatus1(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := jailtap(t, "world check "+dir)
-	if r.status != 1 || r.stdout != "/link: link to nowhere, which is not there\n" || !strings.HasSuffix(r.stderr, ": 1 problems\n") {
+	if r.status != 1 || r.stdout != "/link: link to nowhere, which is not there\n" || !strings.HasSuffix(r.stderr, ": 1 problem\n") {
 		t.Errorf("%+v", r)
 	}
 }
