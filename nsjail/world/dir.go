@@ -237,7 +237,7 @@ func (w *dirWriter) link(name string, e *Entry) error {
 		return err
 	}
 	if err := from.link(path.Base(e.source), to, name); err != nil {
-		return fmt.Errorf("hard link to %s/%s: %w: without --link it is copied", e.from.name, e.source, err)
+		return fmt.Errorf("hard link to %s: %w: without --link it is copied", path.Join(e.from.name, e.source), err)
 	}
 	return nil
 }

@@ -132,7 +132,8 @@ func TestOneOfTwoBuildsIntoOnePlaceIsRefused(t *testing.T) {
 func TestWhatAKilledBuildLeftIsReplaced(t *testing.T) {
 	root := system(t, map[string]string{"bin/sh": "shell"})
 	target := filepath.Join(t.TempDir(), "world")
-	if err := os.MkdirAll(filepath.Join(filepath.Dir(target), ".world.partial/half"), 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(filepath.Dir(target), ".world.partial/half"), 0o700),
+		os.WriteFile(filepath.Join(filepath.Dir(target), ".world.world.json.partial"), []byte("{"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	build(t, world.Profile{Bins: []string{"sh"}}, world.Options{System: root, Target: target})

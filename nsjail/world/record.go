@@ -44,17 +44,22 @@ func newRecord(c *collector) record {
 }
 
 // write writes the record of a folder under another name, which is that of the
-// file. It has its own when the folder is whole.
+// file. It has its own when the folder is whole. The caller has the target's lock: what
+// has the name already is left from a process that was killed.
 func (r record) write(dir string) (name string, err error) {
-	f, err := os.CreateTemp(filepath.Dir(filepath.Clean(dir)), filepath.Base(recordName(dir))+".*")
+	name = recordName(dir) + ".partial"
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return "", err
 	}
 	err = errors.Join(json.NewEncoder(f).Encode(r), f.Close())
 	if err != nil {
-		return "", errors.Join(err, os.Remove(f.Name()))
+		return "", errors.Join(err, os.Remove(name))
 	}
-	return f.Name(), nil
+	return name, nil
 }
 
 func (e *Entry) recorded(m manifest) recorded {
