@@ -271,7 +271,9 @@ func (c *collector) entry(at place, dst string) (*Entry, error) {
 		if own.links > 1 {
 			c.identity[dst] = own.id
 		}
-		e.Xattrs, err = c.t.xattrs(at.path)
+		if !c.o.Link || !e.isShared() { // a link has those of the file
+			e.Xattrs, err = c.t.xattrs(at.path)
+		}
 	case fs.ModeSymlink:
 		e.Link, err = c.t.readlink(at.path)
 	case fs.ModeDevice | fs.ModeCharDevice, fs.ModeDevice:

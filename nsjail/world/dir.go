@@ -10,7 +10,6 @@ import (
 	"path"
 	"runtime"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -22,9 +21,8 @@ type dirWriter struct {
 	dst      *tree
 	o        Options
 	copier   copier
-	isRoot   bool                    // owners, devices and capabilities can be given
-	uid, gid int                     // what new files are of
-	folders  map[string]func() error // make each once, when something is to be put into it
+	isRoot   bool // owners, devices and capabilities can be given
+	uid, gid int  // what new files are of
 	done     atomic.Int64
 	of       int
 }
@@ -62,7 +60,9 @@ func fillDir(ctx context.Context, m manifest, dir string, o Options) error {
 	defer dst.Close()
 	w := newDirWriter(ctx, dst, o)
 	entries := m.sorted()
-	w.plan(entries)
+	if err := w.folders(entries); err != nil {
+		return err
+	}
 	if err := w.files(entries); err != nil {
 		return err
 	}
@@ -75,60 +75,46 @@ func fillDir(ctx context.Context, m manifest, dir string, o Options) error {
 	return os.Chmod(dir, 0o755)
 }
 
-// plan says how folders come to be: each once, after the one that it is in, and
-// open to us alone; the manifest's modes come when they are full.
-func (w *dirWriter) plan(entries []*Entry) {
-	w.folders = map[string]func() error{".": func() error { return nil }}
+// folders makes them open to us alone; the manifest's modes come when they are
+// full.
+func (w *dirWriter) folders(entries []*Entry) error {
 	for _, e := range entries {
 		if !e.Mode.IsDir() {
 			w.of++
 			continue
 		}
-		above := w.folders[path.Dir(e.Path)]
-		w.folders[e.Path] = sync.OnceValue(func() error {
-			if err := above(); err != nil {
-				return err
-			}
-			return w.makeFolder(e)
-		})
-	}
-}
-
-func (w *dirWriter) makeFolder(e *Entry) error {
-	dir, err := w.dst.dir(path.Dir(e.Path))
-	if err != nil {
-		return err
-	}
-	if err := dir.Mkdir(path.Base(e.Path), 0o700); err != nil {
-		return w.dst.error("mkdir", e.Path, err)
+		dir, err := w.dst.dir(path.Dir(e.Path))
+		if err != nil {
+			return err
+		}
+		if err := dir.Mkdir(path.Base(e.Path), 0o700); err != nil {
+			return w.dst.error("mkdir", e.Path, err)
+		}
 	}
 	return nil
 }
 
-// files writes all but hard links to other entries: regular files, the largest
-// first, and folders on all processors, and what else is only a name on one, since
-// to make names in one folder is to wait for its lock.
+// files writes all that is no folder, and no hard link to another entry:
+// regular files on all processors, the largest first, and the others on one,
+// since to make names in one folder is to wait for its lock.
 func (w *dirWriter) files(entries []*Entry) error {
-	var regular, folders, names []*Entry
+	var regular, others []*Entry
 	for _, e := range entries {
 		switch {
-		case e.Same != "":
-		case e.Mode.IsDir():
-			folders = append(folders, e)
+		case e.Mode.IsDir() || e.Same != "":
 		case e.Mode.IsRegular() && !w.o.Link:
 			regular = append(regular, e)
 		default:
-			names = append(names, e)
+			others = append(others, e)
 		}
 	}
 	slices.SortStableFunc(regular, func(a, b *Entry) int { return cmp.Compare(b.Size, a.Size) })
-	large := append(regular, folders...)
 	group, ctx := errgroup.WithContext(w.ctx)
 	var taken atomic.Int64
 	for range min(runtime.GOMAXPROCS(0), 8) {
 		group.Go(func() error {
-			for i := taken.Add(1); i <= int64(len(large)); i = taken.Add(1) {
-				if err := w.one(ctx, large[i-1]); err != nil {
+			for i := taken.Add(1); i <= int64(len(regular)); i = taken.Add(1) {
+				if err := w.one(ctx, regular[i-1]); err != nil {
 					return err
 				}
 			}
@@ -136,7 +122,7 @@ func (w *dirWriter) files(entries []*Entry) error {
 		})
 	}
 	group.Go(func() error {
-		for _, e := range names {
+		for _, e := range others {
 			if err := w.one(ctx, e); err != nil {
 				return err
 			}
@@ -148,12 +134,6 @@ func (w *dirWriter) files(entries []*Entry) error {
 
 func (w *dirWriter) one(ctx context.Context, e *Entry) error {
 	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if e.Mode.IsDir() {
-		return w.folders[e.Path]()
-	}
-	if err := w.folders[path.Dir(e.Path)](); err != nil {
 		return err
 	}
 	if err := w.file(e, path.Base(e.Path)); err != nil {
