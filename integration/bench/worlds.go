@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,8 +35,9 @@ done
 
 // A worldMaker is one way to a root file system. It makes it in a folder that is not there.
 type worldMaker struct {
-	name string
-	cmd  func(to string) *exec.Cmd
+	name   string
+	onDisk bool // else in memory
+	cmd    func(to string) *exec.Cmd
 }
 
 // worldMakers are all ways to the root of a profile; ready is one that is made already.
@@ -46,25 +48,42 @@ func worldMakers(jailtap, ready string, bins []string) []worldMaker {
 		}
 	}
 	return []worldMaker{
-		{"cp+ldd script", func(to string) *exec.Cmd {
+		{"cp+ldd script", false, func(to string) *exec.Cmd {
 			return exec.Command("sh", append([]string{"-c", lddScript, "sh", to}, bins...)...)
 		}},
-		{"`cp -a` of the ready tree", func(to string) *exec.Cmd { return exec.Command("cp", "-a", ready, to) }},
-		{"`jailtap world build --profile interactive`", build("--profile", "interactive")},
-		{"… `--link`", build("--profile", "interactive", "--link")},
-		{"`jailtap world build --overlay` of the ready tree", build("--overlay", ready)},
-		{"`jailtap version`, which is to start the program", func(string) *exec.Cmd { return exec.Command(jailtap, "version") }},
+		{"`cp -a` of the ready tree", false, func(to string) *exec.Cmd { return exec.Command("cp", "-a", ready, to) }},
+		{"`jailtap world build --profile interactive`", false, build("--profile", "interactive")},
+		{"… `--link`, on the system's file system", true, build("--profile", "interactive", "--link")},
+		{"`jailtap world build --overlay` of the ready tree", false, build("--overlay", ready)},
+		{"`jailtap version`, which is to start the program", false, func(string) *exec.Cmd { return exec.Command(jailtap, "version") }},
 	}
+}
+
+// worldPlaces are where roots are made, removed with what is in them by clean. Copies
+// go to a tmpfs, since file systems on disks differ from one minute to the next: ext4
+// without a journal goes around inodes that were freed in the last minutes
+// (recently_deleted in fs/ext4/ialloc.c), and takes four times as long for it.
+func worldPlaces() (memory, disk string, clean func(), err error) {
+	if memory, err = os.MkdirTemp("/dev/shm", "jailtap-bench-"); err != nil {
+		return "", "", nil, err
+	}
+	if disk, err = os.MkdirTemp("", "jailtap-bench-"); err != nil {
+		os.RemoveAll(memory)
+	}
+	return memory, disk, func() {
+		os.RemoveAll(memory)
+		os.RemoveAll(disk)
+	}, err
 }
 
 // benchWorlds measures how long a root file system takes.
 func benchWorlds(w io.Writer, jailtap string, rounds int) error {
-	dir, err := os.MkdirTemp("", "jailtap-bench-")
+	memory, disk, clean, err := worldPlaces()
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	ready := filepath.Join(dir, "ready")
+	defer clean()
+	ready := filepath.Join(memory, "ready")
 	bins, err := binariesOf("interactive")
 	if err != nil {
 		return err
@@ -81,14 +100,14 @@ func benchWorlds(w io.Writer, jailtap string, rounds int) error {
 	times := make([][]time.Duration, len(makers))
 	for round := range rounds {
 		for i, m := range makers {
-			took, err := m.make(filepath.Join(dir, fmt.Sprintf("made-%d-%d", round, i)))
+			took, err := m.makeIn(memory, disk, round)
 			if err != nil {
 				return fmt.Errorf("%s: %w", m.name, err)
 			}
 			times[i] = append(times[i], took)
 		}
 	}
-	fmt.Fprintf(w, "\n## Root file systems\n\nThe profile `interactive`: %d binaries, %d files, %s. Times are of whole processes.\n\n", len(bins), made.Files, world.Megabytes(made.Bytes))
+	fmt.Fprintf(w, "\n## Root file systems\n\nThe profile `interactive`: %d binaries, %d files, %s. Times are of whole processes; roots are in a tmpfs.\n\n", len(bins), made.Files, world.Megabytes(made.Bytes))
 	fmt.Fprint(w, "| made by | ms | of the script | of `cp -a` |\n| --- | --- | --- | --- |\n")
 	script, copied := median(times[0]), median(times[1])
 	for i, m := range makers {
@@ -100,8 +119,21 @@ func benchWorlds(w io.Writer, jailtap string, rounds int) error {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// make makes a root. It stays until all are made: ext4 is slow to give an inode again that
-// was freed less than five seconds ago (recently_deleted in fs/ext4/ialloc.c).
+// makeIn makes a root in memory, where it does not stay, or on the disk, where it stays
+// until all are made.
+func (m worldMaker) makeIn(memory, disk string, round int) (time.Duration, error) {
+	if m.onDisk {
+		return m.make(filepath.Join(disk, fmt.Sprintf("made-%d", round)))
+	}
+	dir, err := os.MkdirTemp(memory, "")
+	if err != nil {
+		return 0, err
+	}
+	took, err := m.make(filepath.Join(dir, "made"))
+	return took, errors.Join(err, os.RemoveAll(dir))
+}
+
+// make makes a root.
 func (m worldMaker) make(to string) (time.Duration, error) {
 	cmd := m.cmd(to)
 	start := time.Now()
