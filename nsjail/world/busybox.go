@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"regexp"
 )
 
 // applets puts links to BusyBox under the names of what it can do, where
@@ -34,7 +33,7 @@ func (c *collector) applets() error {
 // words with NULs between, and an empty one at the end (include/applet_tables.h).
 var firstApplets = []byte("\x00[\x00[[\x00")
 
-var appletName = regexp.MustCompile(`^[a-z0-9\[][a-z0-9_.+\-\[]*$`)
+var appletName = pattern(`^[a-z0-9\[][a-z0-9_.+\-\[]*$`)
 
 // appletNames reads from the file, which is not run, what it can do.
 func (t *tree) appletNames(name string) (names []string, err error) {
@@ -55,7 +54,7 @@ func (t *tree) appletNames(name string) (names []string, err error) {
 	names = []string{"[", "[["}
 	for {
 		var word []byte
-		if word, list, found = bytes.Cut(list, []byte{0}); !found || !appletName.Match(word) {
+		if word, list, found = bytes.Cut(list, []byte{0}); !found || !appletName().Match(word) {
 			return names, nil
 		}
 		if string(word) != "busybox" {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml"
 )
@@ -107,8 +108,14 @@ func (p Profile) expand() (Profile, error) {
 	return p, nil
 }
 
+// pattern is a regular expression that is compiled when it is asked for: most runs of
+// a program that has this package never do.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
 // userName is what useradd(8) takes, which has no colons or line ends.
-var userName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+var userName = pattern(`^[a-z_][a-z0-9_-]{0,31}$`)
 
 func (p Profile) check() error {
 	for _, bin := range slices.Concat(p.Bins, p.Setuid) {
@@ -136,7 +143,7 @@ func (p Profile) check() error {
 
 func (u User) check() error {
 	switch {
-	case !userName.MatchString(u.Name):
+	case !userName().MatchString(u.Name):
 		return fmt.Errorf("bad user name %q: small letters, digits, _ and -", u.Name)
 	case u.UID != nil && (*u.UID < 0 || *u.UID > 1<<31-1):
 		return fmt.Errorf("bad uid %d of user %s", *u.UID, u.Name)

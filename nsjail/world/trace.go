@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -75,12 +74,12 @@ func traceOne(ctx context.Context, strace, dir, bin string) ([]string, error) {
 }
 
 // opening is a call that went well, of an absolute path.
-var opening = regexp.MustCompile(`^\d+ +(?:open\(|openat\(AT_FDCWD, |execve\()"(/[^"\\]*)", (?:(O_[A-Z_|]*)|\[).* = \d+$`)
+var opening = pattern(`^\d+ +(?:open\(|openat\(AT_FDCWD, |execve\()"(/[^"\\]*)", (?:(O_[A-Z_|]*)|\[).* = \d+$`)
 
 // openedIn reads what strace wrote.
 func openedIn(log string) (files []string) {
 	for line := range strings.Lines(log) {
-		m := opening.FindStringSubmatch(strings.TrimSpace(line))
+		m := opening().FindStringSubmatch(strings.TrimSpace(line))
 		if m != nil && !strings.Contains(m[2], "O_WRONLY") && !strings.Contains(m[2], "O_RDWR") {
 			files = append(files, path.Clean(m[1]))
 		}
