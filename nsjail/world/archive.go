@@ -21,7 +21,7 @@ func writeTar(ctx context.Context, w io.Writer, c *collector) error {
 		if err := archive.WriteHeader(e.tarHeader()); err != nil || e.Size == 0 {
 			return err
 		}
-		return e.copyTo(archive)
+		return e.copyTo(ctx, archive)
 	})
 	if err != nil {
 		return err
@@ -93,13 +93,13 @@ func unixMode(mode fs.FileMode) int64 {
 }
 
 // copyTo writes exactly the bytes that the entry was said to have.
-func (e *Entry) copyTo(w io.Writer) error {
+func (e *Entry) copyTo(ctx context.Context, w io.Writer) error {
 	src, err := e.open()
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	n, err := io.Copy(w, io.LimitReader(src, e.Size))
+	n, err := io.Copy(w, io.LimitReader(&interruptible{src, ctx}, e.Size))
 	if err == nil && n != e.Size {
 		err = e.changed(n)
 	}

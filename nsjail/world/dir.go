@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -259,11 +260,26 @@ func (w *dirWriter) content(dst *os.File, e *Entry) error {
 		return err
 	}
 	defer src.Close()
-	n, err := w.copier.copy(dst, src)
+	n, err := w.copier.copy(w.ctx, dst, src)
 	if err == nil && n != e.Size {
 		err = e.changed(n)
 	}
 	return err
+}
+
+// copyPieces copies all of src in pieces, between which it can be interrupted.
+func copyPieces(ctx context.Context, dst, src *os.File) (total int64, err error) {
+	const piece = 16 << 20
+	for {
+		n, err := io.CopyN(dst, src, piece)
+		total += n
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err = cmp.Or(err, ctx.Err()); err != nil {
+			return total, err
+		}
+	}
 }
 
 // changed is that a file of the system did not keep still.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -87,6 +88,43 @@ func TestAnInterruptedBuildLeavesNothing(t *testing.T) {
 		o := world.Options{System: root, Format: format, Target: filepath.Join(t.TempDir(), "world")}
 		o.Progress = func(int, int) { cancel() }
 		if _, err := world.Build(ctx, world.Profile{Bins: []string{"sh", "cat"}}, o); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", format, err)
+		}
+		mustHoldOnly(t, filepath.Dir(o.Target))
+	}
+}
+
+// A countdown is a context that ends when it has been asked a number of times.
+type countdown struct {
+	context.Context
+	left atomic.Int64
+}
+
+func (c *countdown) Err() error {
+	if c.left.Add(-1) < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// The one file of the second system is asked about more often, and so in its middle.
+func TestTheCopyOfALargeFileIsInterrupted(t *testing.T) {
+	p := world.Profile{Files: []string{"/data"}}
+	for _, format := range []world.Format{world.Dir, world.Tar, world.Initramfs, world.OCI} {
+		root := system(t, map[string]string{"data": "data", "bin/sh": "shell"})
+		enough := &countdown{Context: t.Context()}
+		const many = 1 << 40
+		enough.left.Store(many)
+		if _, err := world.Build(enough, p, world.Options{System: root, Format: format, Target: filepath.Join(t.TempDir(), "world")}); err != nil {
+			t.Fatalf("%s: %v", format, err)
+		}
+		if err := os.Truncate(filepath.Join(root, "data"), 64<<20); err != nil {
+			t.Fatal(err)
+		}
+		scarce := &countdown{Context: t.Context()}
+		scarce.left.Store(many - enough.left.Load() + 1)
+		o := world.Options{System: root, Format: format, Target: filepath.Join(t.TempDir(), "world")}
+		if _, err := world.Build(scarce, p, o); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", format, err)
 		}
 		mustHoldOnly(t, filepath.Dir(o.Target))

@@ -27,7 +27,7 @@ func writeInitramfs(ctx context.Context, w io.Writer, c *collector) error {
 		if whole == nil {
 			return nil
 		}
-		return whole.copyTo(archive)
+		return whole.copyTo(ctx, archive)
 	})
 	if err != nil {
 		return err

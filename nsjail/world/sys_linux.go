@@ -1,8 +1,8 @@
 package world
 
 import (
+	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -16,13 +16,13 @@ import (
 
 // A copier copies files in the kernel: it shares the blocks where the file
 // system can (ioctl_ficlone(2)), and else has them copied (copy_file_range(2),
-// which io.Copy comes to).
+// which io.CopyN comes to).
 type copier struct {
 	noClone atomic.Bool // was tried
 }
 
 // copy copies all of src, and returns how many bytes that was.
-func (c *copier) copy(dst, src *os.File) (int64, error) {
+func (c *copier) copy(ctx context.Context, dst, src *os.File) (int64, error) {
 	if !c.noClone.Load() {
 		if unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil {
 			info, err := dst.Stat()
@@ -33,7 +33,7 @@ func (c *copier) copy(dst, src *os.File) (int64, error) {
 		}
 		c.noClone.Store(true)
 	}
-	return io.Copy(dst, src)
+	return copyPieces(ctx, dst, src)
 }
 
 // xattrs are the attributes that belong to a file whatever system it is on:

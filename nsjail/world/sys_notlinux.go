@@ -3,14 +3,16 @@
 package world
 
 import (
-	"io"
+	"context"
 	"os"
 )
 
 // A copier copies files.
 type copier struct{}
 
-func (*copier) copy(dst, src *os.File) (int64, error) { return io.Copy(dst, src) }
+func (*copier) copy(ctx context.Context, dst, src *os.File) (int64, error) {
+	return copyPieces(ctx, dst, src)
+}
 
 func (*tree) xattrs(string) (map[string]string, error) { return nil, nil }
 
