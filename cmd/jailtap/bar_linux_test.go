@@ -15,9 +15,9 @@ import (
 	"github.com/creack/pty"
 )
 
-// onTerminal runs a command line with a terminal of 80 columns for all that it says, and
+// saidToTerminal runs a command line with a terminal of 80 columns for all that it says, and
 // tells what the terminal was sent.
-func onTerminal(t *testing.T, args ...string) string {
+func saidToTerminal(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), "JAILTAP_TEST_MAIN=1")
@@ -40,7 +40,7 @@ var shownBar = regexp.MustCompile(`^(\S+) \[(#*)( *)\] (\d+) of (\d+)$`)
 
 func TestABarGrowsOnATerminalAndGoesAwayBeforeTheClosingLine(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
-	said := onTerminal(t, "world", "build", "--profile", "minimal", "-o", dir)
+	said := saidToTerminal(t, "world", "build", "--profile", "minimal", "-o", dir)
 	bars, closing, found := strings.Cut(said, "\r\x1b[K")
 	if !found || !strings.HasPrefix(closing, "jailtap: "+dir+": ") || !strings.HasSuffix(closing, "ms\r\n") {
 		t.Errorf("behind the bar: %q", closing)
