@@ -6,14 +6,11 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
 )
 
-// libraries finds what ELF files need, as their loaders would, from their bytes. It
-// may be asked from several goroutines.
+// libraries finds what ELF files need, as their loaders would, from their bytes.
 type libraries struct {
 	t          *tree
-	mu         sync.Mutex         // of what is known:
 	objects    map[string]*object // by path without links; nil is no ELF file
 	system     map[libraryKey]library
 	configured map[loader]conf
@@ -48,10 +45,7 @@ func newLibraries(t *tree) *libraries {
 
 // object reads a file, whose path has no links, if it is ELF: nil if not.
 func (l *libraries) object(name string) (*object, error) {
-	l.mu.Lock()
-	o, ok := l.objects[name]
-	l.mu.Unlock()
-	if ok {
+	if o, ok := l.objects[name]; ok {
 		return o, nil
 	}
 	f, err := l.t.reader(name)
@@ -59,12 +53,11 @@ func (l *libraries) object(name string) (*object, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if o, err = readObject(f); err != nil {
+	o, err := readObject(f)
+	if err != nil {
 		return nil, fmt.Errorf("/%s: %w", name, err)
 	}
-	l.mu.Lock()
 	l.objects[name] = o
-	l.mu.Unlock()
 	return o, nil
 }
 
@@ -138,14 +131,10 @@ func (l *libraries) search(kind loader, name string, by *loaded) library {
 		}
 	}
 	key := libraryKey{kind, by.class, by.machine, name}
-	l.mu.Lock()
 	lib, ok := l.system[key]
-	l.mu.Unlock()
 	if !ok {
 		lib = l.inSystem(kind, name, by.object)
-		l.mu.Lock()
 		l.system[key] = lib
-		l.mu.Unlock()
 	}
 	return lib
 }
@@ -203,14 +192,10 @@ func (l *libraries) configuredFor(kind loader) conf {
 	if kind == glibc && l.noConf {
 		return conf{}
 	}
-	l.mu.Lock()
 	c, ok := l.configured[kind]
-	l.mu.Unlock()
 	if !ok {
 		c.dirs, c.file = l.t.configured(kind)
-		l.mu.Lock()
 		l.configured[kind] = c
-		l.mu.Unlock()
 	}
 	return c
 }
