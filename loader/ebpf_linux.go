@@ -21,6 +21,8 @@ type withMaps struct {
 	addrs    *addrSet    // without maps if unscoped
 	counters *cilium.Map // the same for all programs
 	attached bool        // if not, the socket rejects everything
+
+	put func(*cilium.Program) error // has the program asked; nil: the socket does
 }
 
 func attachEBPF(fd int, p plan) (filter, error) {
@@ -94,7 +96,12 @@ func (w *withMaps) load(fd int, spec *cilium.CollectionSpec, addrs *addrSet) err
 	}
 	defer c.Close() // the socket keeps the program, and that its maps
 	// Each packet meets the old filter or the new one.
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, c.Programs[ebpf.Program].FD()); err != nil {
+	if w.put == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, c.Programs[ebpf.Program].FD())
+	} else {
+		err = w.put(c.Programs[ebpf.Program])
+	}
+	if err != nil {
 		return fmt.Errorf("attach the program: %w", err)
 	}
 	if w.counters == nil {
@@ -104,6 +111,14 @@ func (w *withMaps) load(fd int, spec *cilium.CollectionSpec, addrs *addrSet) err
 }
 
 func (w *withMaps) setScope(fd int, s bpf.Scope) error {
+	if err := w.change(fd, s); err != nil {
+		return w.failClosed(fd, err)
+	}
+	return nil
+}
+
+// change is setScope that may fail in between.
+func (w *withMaps) change(fd int, s bpf.Scope) error {
 	if w.attached && sameProgram(w.scope, s) {
 		err := w.addrs.Set(s.Addrs)
 		if err == nil {
@@ -111,13 +126,10 @@ func (w *withMaps) setScope(fd int, s bpf.Scope) error {
 			return nil
 		}
 		if !errors.Is(err, errCapacity) {
-			return w.failClosed(fd, err)
+			return err
 		}
 	}
-	if err := w.install(fd, s); err != nil {
-		return w.failClosed(fd, err)
-	}
-	return nil
+	return w.install(fd, s)
 }
 
 // sameProgram reports whether two scopes differ at most in their addresses.

@@ -63,10 +63,10 @@ func (t *Tap) readRing(ctx context.Context, handle func() error) error {
 			continue
 		case !e.near && ctx.Err() != nil:
 			e = t.endAfterWhatArrived(nil)
-		case e.near && t.ring.taken >= e.frames:
+		case e.near && t.taken() >= e.frames:
 			return e.err
 		}
-		if t.ring.ready() {
+		if t.ready() {
 			t.take()
 			continue
 		}
@@ -90,8 +90,28 @@ func (t *Tap) endAfterWhatArrived(err error) end {
 // the innermost cache from the ring to the file.
 const batchSize = 64
 
+// ready reports whether there is something to be taken.
+func (t *Tap) ready() bool {
+	if t.shared != nil {
+		return t.shared.reader.ready()
+	}
+	return t.ring.ready()
+}
+
+// taken is how many records have been read, ever.
+func (t *Tap) taken() uint64 {
+	if t.shared != nil {
+		return t.shared.reader.taken
+	}
+	return t.ring.taken
+}
+
 // take makes packets of the ring's block pending.
 func (t *Tap) take() {
+	if t.shared != nil {
+		t.pending = t.batch[:t.frames.takeShared(t.shared.reader, &t.shared.grouped, t.batch[:])]
+		return
+	}
 	t.pending = t.batch[:t.frames.take(&t.ring, t.batch[:])]
 	if t.ring.left == 0 {
 		t.arrived() // often enough for the kernel's 32-bit counters
@@ -104,11 +124,11 @@ const soon = 5
 
 // wait waits until a block is ready or, unless the end is near, until wakeUp.
 func (t *Tap) wait(near bool) error {
-	fds, limit := t.fds[:], -1 // none
+	fds, limit := t.fds, -1 // none
 	if near {
 		fds, limit = t.fds[:1], 10 // ms
 	}
-	if !pollBriefly(fds) {
+	if !pollBriefly(fds, soon) {
 		if _, err := unix.Poll(fds, limit); err != nil && err != unix.EINTR {
 			return t.explain(err)
 		}
@@ -119,14 +139,17 @@ func (t *Tap) wait(near bool) error {
 	if fds[0].Revents&unix.POLLERR != 0 {
 		return t.waitingError()
 	}
+	if !near && t.shared != nil {
+		t.shared.gather(fds[1:2])
+	}
 	return nil
 }
 
 // pollBriefly waits for what comes soon, and says whether it did. Go is not told that
 // it waits: to give the processor away and to get it back, for each block, costs more
 // than to read the block. What Go may want of it ends the wait, being a signal.
-func pollBriefly(fds []unix.PollFd) bool {
+func pollBriefly(fds []unix.PollFd, ms int64) bool {
 	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
-		uintptr(unsafe.Pointer(&unix.Timespec{Nsec: soon * 1e6})), 0, 0, 0)
+		uintptr(unsafe.Pointer(&unix.Timespec{Nsec: ms * 1e6})), 0, 0, 0)
 	return errno != 0 || n > 0
 }

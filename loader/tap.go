@@ -57,6 +57,13 @@ type Config struct {
 	// type is known. An empty program keeps everything.
 	Filter func(bpf.LinkType) (bpf.Program, error)
 
+	// Hub shares the program that looks at each packet with the other captures at the
+	// interface that ask for it, in whichever processes, so that a packet costs the same
+	// whatever the number of those that it does not concern. Where that cannot be, the
+	// capture has a socket of its own, and Tap.Reason says why; Filter is then called
+	// twice. With it the engine is EBPF. It needs CAP_BPF and CAP_NET_ADMIN, and Linux.
+	Hub bool
+
 	Engine    Engine
 	Direction Direction
 

@@ -21,7 +21,7 @@ type conn struct {
 	batch   [batchSize]Packet // room for packets that are taken out of the ring
 	pending []Packet          // of these, what was not handled
 	wake    *os.File          // an eventfd(2) that ends a wait
-	fds     [2]unix.PollFd    // what a wait is for: the socket, and wake
+	fds     []unix.PollFd     // what a wait is for: the socket, wake, and the ring if shared
 	closing atomic.Bool
 	broken  atomic.Bool // what is in the ring may be out of scope: see setScope
 
@@ -33,15 +33,32 @@ type conn struct {
 	filter   filter
 	unscoped bool
 	final    Stats // those at close
+	shared   *seat // in the interface's hub; then the ring is there. nil: none
 }
 
 // counts are those of PACKET_STATISTICS, which begins anew whenever it is read.
 type counts struct{ received, dropped uint64 }
 
 func open(cfg Config) (*Tap, error) {
+	if !cfg.Hub {
+		return openBy((*Tap).setUp, cfg)
+	}
+	t, why := openBy((*Tap).setUpShared, cfg)
+	if why == nil {
+		return t, nil
+	}
+	t, err := openBy((*Tap).setUp, cfg)
+	if err != nil {
+		return nil, err
+	}
+	t.reason += "; " + why.Error()
+	return t, nil
+}
+
+func openBy(setUp func(*Tap, Config) error, cfg Config) (*Tap, error) {
 	t := &Tap{conn: conn{fd: -1}}
 	t.unscoped = cfg.NoScope
-	if err := t.setUp(cfg); err != nil {
+	if err := setUp(t, cfg); err != nil {
 		t.close()
 		return nil, err
 	}
@@ -87,7 +104,7 @@ func (t *Tap) openPoll() error {
 		return err
 	}
 	t.wake = os.NewFile(uintptr(fd), "eventfd")
-	t.fds = [2]unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(fd), Events: unix.POLLIN}}
+	t.fds = []unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(fd), Events: unix.POLLIN}}
 	return nil
 }
 
@@ -168,6 +185,9 @@ func (t *Tap) tally() (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
+	if t.shared != nil {
+		total.received -= t.shared.rejected.Load()
+	}
 	s := Stats{Received: total.received, Dropped: total.dropped}
 	if err := t.filter.count(&s); err != nil {
 		return Stats{}, err
@@ -183,6 +203,10 @@ func (t *Tap) tally() (Stats, error) {
 func (t *Tap) count() (counts, error) {
 	t.counting.Lock()
 	defer t.counting.Unlock()
+	if t.shared != nil {
+		got, err := t.shared.got()
+		return counts{got.Received, got.Dropped}, err
+	}
 	s, err := unix.GetsockoptTpacketStatsV3(t.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
 		return t.total, fmt.Errorf("packet counts of %s: %w", t.link.name, err)
@@ -212,12 +236,19 @@ func (t *Tap) close() error {
 		t.final, _ = t.tally()
 		defer t.filter.close()
 	}
-	err := errors.Join(t.ring.close(), unix.Close(t.fd))
+	err := errors.Join(t.ring.close(), t.closeSocket())
 	if t.wake != nil {
 		err = errors.Join(err, t.wake.Close())
 	}
 	t.fd = -1
 	return err
+}
+
+func (t *Tap) closeSocket() error {
+	if t.shared != nil {
+		return t.shared.close(t.fd)
+	}
+	return unix.Close(t.fd)
 }
 
 // wakeUp ends a wait.

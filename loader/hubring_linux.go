@@ -1,0 +1,163 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	cilium "github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"jailtap/bpf"
+)
+
+// A hubReader reads what the hub has put into a capture's ring (BPF_MAP_TYPE_RINGBUF of
+// bpf-helpers(7)).
+type hubReader struct {
+	*ringbuf.Reader
+	records [batchSize]ringbuf.Record // what is being handled
+	tai     time.Duration             // that the hub's clock is ahead of UTC
+	taken   uint64
+}
+
+// hubRecord is struct record of hub.bpf.c.
+type hubRecord struct {
+	Time       uint64
+	Len        uint32
+	Kept       uint32
+	Protocol   uint16
+	Type       uint8
+	Unfiltered uint8
+	_          uint32
+}
+
+const hubRecordLen = int(unsafe.Sizeof(hubRecord{}))
+
+// makeRing makes the ring and puts it in its place.
+func (s *seat) makeRing(bytes int) (err error) {
+	if bytes <= 0 {
+		bytes = defaultRing
+	}
+	size := uint32(1) << bits.Len(uint(max(bytes, os.Getpagesize())-1)) // a power of two
+	s.ring, err = cilium.NewMap(&cilium.MapSpec{Name: "ring", Type: cilium.RingBuf, MaxEntries: size})
+	if err != nil {
+		return fmt.Errorf("make a ring of %d KiB (a smaller one may do): %w", size>>10, explainBPF(err))
+	}
+	r, err := ringbuf.NewReader(s.ring)
+	if err != nil {
+		return err
+	}
+	r.SetDeadline(time.Unix(0, 1)) // what is not there is not waited for here
+	s.reader = &hubReader{Reader: r}
+	s.reader.setClock()
+	return s.Rings.Put(s.id, s.ring)
+}
+
+// setClock asks by how much the clocks differ: by whole seconds, or not at all where
+// nobody has told the kernel.
+func (r *hubReader) setClock() {
+	var t unix.Timex
+	if _, err := unix.Adjtimex(&t); err == nil {
+		r.tai = time.Duration(t.Tai) * time.Second
+	}
+}
+
+func (r *hubReader) ready() bool { return r.AvailableBytes() > 0 }
+
+// gather waits a moment for more, after the hub has woken us for the first frame since
+// the ring was empty: to be woken for each costs more than to read it.
+func (s *seat) gather(wake []unix.PollFd) {
+	s.reader.setClock()
+	if !s.immediate {
+		pollBriefly(wake, 1)
+	}
+}
+
+// grouped is about frames to many, of which the hub knows that they are in scope. The
+// user's program about them is run here.
+type grouped struct {
+	program  bpf.Program // nil: it is frames.program
+	ifindex  int
+	rejected atomic.Uint64 // frames that it did not take
+}
+
+// takeShared is frames.take from a hub's ring.
+func (f *frames) takeShared(r *hubReader, g *grouped, room []Packet) (n int) {
+	for n < len(room) && r.ready() {
+		rec := &r.records[n]
+		if err := r.ReadInto(rec); err != nil || len(rec.RawSample) < hubRecordLen {
+			break // all that was left had been given up by the hub
+		}
+		r.taken++
+		h := (*hubRecord)(unsafe.Pointer(&rec.RawSample[0]))
+		outgoing := h.Type == unix.PACKET_OUTGOING
+		if !f.wanted(outgoing, unix.ARPHRD_ETHER) {
+			continue
+		}
+		data := rec.RawSample[hubRecordLen:][:h.Kept]
+		p := &room[n]
+		p.Time = time.Unix(0, int64(h.Time)).Add(-r.tai)
+		p.Data = data[:min(len(data), f.snaplen)]
+		p.Len = int(h.Len)
+		p.Outgoing = outgoing
+		if g.take(f, p, h, data) {
+			n++
+		}
+	}
+	return n
+}
+
+// take runs what is left to be run of the user's program.
+func (g *grouped) take(f *frames, p *Packet, h *hubRecord, frame []byte) bool {
+	if f.program != nil {
+		return f.match(p, frame, &unix.RawSockaddrLinklayer{
+			Protocol: h.Protocol, Pkttype: h.Type, Ifindex: int32(g.ifindex), Hatype: unix.ARPHRD_ETHER,
+		})
+	}
+	if h.Unfiltered == 0 {
+		return true
+	}
+	verdict := bpf.VM{Dialect: bpf.Linux}.Run(g.program, bpf.Packet{
+		Data:    frame,
+		WireLen: h.Len,
+		Meta: bpf.Metadata{
+			Protocol: networkOrder(h.Protocol), PktType: h.Type, Ifindex: uint32(g.ifindex), Hatype: unix.ARPHRD_ETHER,
+			NetOff: etherLen,
+		},
+	})
+	if verdict == 0 {
+		g.rejected.Add(1)
+		return false
+	}
+	p.Data = p.Data[:min(uint64(len(p.Data)), uint64(verdict))]
+	return true
+}
+
+const etherLen = 14
+
+// sharedProgram is p if what it loads is the same here as in the kernel: of metadata,
+// only what the hub notes down and what does not change.
+func sharedProgram(p bpf.Program) (bpf.Program, error) {
+	const (
+		absolute, mode                                                           = 0x20, 0xe0 // BPF_ABS, and where it is in opcodes (linux/bpf_common.h)
+		load, class                                                              = 0x00, 0x07 // BPF_LD
+		ancillary                                                                = 0xfffff000 // SKF_AD_OFF of linux/filter.h; behind it:
+		protocol, pktType, ifindex, hatype, xorX, vlanTag, vlanPresent, vlanTPID = 0, 4, 8, 28, 40, 44, 48, 60
+	)
+	for i, in := range p {
+		if in.Op&class != load || in.Op&mode != absolute || in.K < ancillary {
+			continue
+		}
+		switch in.K - ancillary {
+		case protocol, pktType, ifindex, hatype, xorX, vlanTag, vlanPresent, vlanTPID:
+		default:
+			return nil, errors.New("the user's program looks at metadata: " + p[i:i+1].Line(0))
+		}
+	}
+	return p, nil
+}
