@@ -119,3 +119,22 @@ func jailtapProgram(t *testing.T) string {
 	}
 	return jailtap
 }
+
+// TestTheBenchmarkOfCrowdsRuns: and has a line for each design.
+func TestTheBenchmarkOfCrowdsRuns(t *testing.T) {
+	testutil.NeedRoot(t)
+	l, err := newLab()
+	defer l.remove()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page bytes.Buffer
+	if err := benchCrowds(&page, l, []int{1, 3}, 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"nobody | 0", "own sockets | 3", "hub | 3", "fan-out | 3", "tcx and taps | 3"} {
+		if !strings.Contains(page.String(), "\n| "+want+" | ") {
+			t.Errorf("no line %q in\n%s", want, page.String())
+		}
+	}
+}

@@ -1,0 +1,304 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"jailtap/bpf"
+	"jailtap/internal/testutil"
+	"jailtap/loader"
+)
+
+const (
+	crowdRounds = 15
+	crowdFrames = 400 // in a turn
+	crowdRing   = 128 << 10
+)
+
+var crowdSizes = []int{1, 10, 100, 1000}
+
+// A crowd is a number of captures at an interface of its own, each of one address, that
+// all take some way to their packets.
+type crowd struct {
+	design string
+	n      int
+	in     *sender // frames that the interface receives
+	out    *sender // frames that it sends
+	close  func() error
+	took   map[string][]time.Duration // a frame, by kind and round
+}
+
+// A design puts n captures at an interface of l.to.
+type design struct {
+	name string
+	join func(l lab, ifname string, n int) (close func() error, err error)
+}
+
+var designs = []design{
+	{"own sockets", func(l lab, ifname string, n int) (func() error, error) { return joinTaps(l, ifname, n, false) }},
+	{"hub", func(l lab, ifname string, n int) (func() error, error) { return joinTaps(l, ifname, n, true) }},
+	{"fan-out", joinGroup},
+	{"tcx and taps", joinDevices},
+}
+
+// crowdKinds are frames, and whether they are received.
+var crowdKinds = []struct {
+	name     string
+	received bool
+	frame    []byte
+}{
+	{"foreign, received", true, testutil.UDP4(foreignA, foreignB, make([]byte, 18))},
+	{"foreign, sent", false, testutil.UDP4(foreignA, foreignB, make([]byte, 18))},
+	{"one's own, received", true, testutil.UDP4(foreignA, netip.AddrPortFrom(member(0), 2000), make([]byte, 18))},
+}
+
+var foreignA, foreignB = netip.MustParseAddrPort("192.0.2.1:1000"), netip.MustParseAddrPort("192.0.2.2:2000")
+
+// member is the address of a capture.
+func member(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}) }
+
+// benchCrowds prints what packets cost while many capture.
+func benchCrowds(w io.Writer, l lab, sizes []int, rounds int) error {
+	crowds, err := newCrowds(l, sizes)
+	defer func() {
+		for _, c := range crowds {
+			c.leave()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	for range rounds {
+		for _, kind := range crowdKinds {
+			for _, c := range crowds {
+				send := c.out
+				if kind.received {
+					send = c.in
+				}
+				took, err := timeFrames(send, kind.frame)
+				if err != nil {
+					return fmt.Errorf("%s, %d captures: %w", c.design, c.n, err)
+				}
+				c.took[kind.name] = append(c.took[kind.name], took)
+			}
+		}
+	}
+	printCrowds(w, crowds, rounds)
+	return nil
+}
+
+// newCrowds makes one crowd of nobody, first, and one of each design and size. It
+// returns those that it has made also with an error.
+func newCrowds(l lab, sizes []int) ([]*crowd, error) {
+	nobody := design{"nobody", func(lab, string, int) (func() error, error) { return func() error { return nil }, nil }}
+	var crowds []*crowd
+	add := func(d design, n int) error {
+		c := &crowd{design: d.name, n: n, took: map[string][]time.Duration{}}
+		err := c.gather(l, fmt.Sprint("crowd", len(crowds)), d)
+		if err != nil {
+			return fmt.Errorf("%s, %d captures: %w", d.name, n, err)
+		}
+		crowds = append(crowds, c)
+		return nil
+	}
+	if err := add(nobody, 0); err != nil {
+		return crowds, err
+	}
+	for _, d := range designs {
+		for _, n := range sizes {
+			if err := add(d, n); err != nil {
+				return crowds, err
+			}
+		}
+	}
+	return crowds, nil
+}
+
+func (c *crowd) gather(l lab, ifname string, d design) (err error) {
+	if err = l.from.Veth(l.to, ifname, ifname); err != nil {
+		return err
+	}
+	if c.in, err = newSender(l.from, ifname); err != nil {
+		return err
+	}
+	if c.out, err = newSender(l.to, ifname); err != nil {
+		return err
+	}
+	c.close, err = d.join(l, ifname, c.n)
+	return err
+}
+
+func (c *crowd) leave() error {
+	c.in.close()
+	c.out.close()
+	return c.close()
+}
+
+// timeFrames is what a frame takes. One that is sent into a veth pair has been seen by
+// all when the call returns, on the same CPU.
+func timeFrames(send *sender, frame []byte) (time.Duration, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	start := time.Now()
+	err := send.frames(frame, crowdFrames)
+	return time.Since(start) * picoseconds / crowdFrames, err
+}
+
+// throttled runs do for 0 to n-1, slowly enough for the programs that it frees: the
+// kernel keeps them until an RCU grace period has passed.
+func throttled(n int, do func(i int) error) error {
+	var errs []error
+	for i := range n {
+		errs = append(errs, do(i))
+		if i%64 == 63 {
+			time.Sleep(30 * time.Millisecond)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// joinTaps opens captures as jailtap does. The first one is read.
+func joinTaps(l lab, ifname string, n int, hub bool) (func() error, error) {
+	taps := make([]*loader.Tap, n)
+	closeAll := func() error {
+		return throttled(n, func(i int) error {
+			if taps[i] == nil {
+				return nil
+			}
+			return taps[i].Close()
+		})
+	}
+	var g errgroup.Group
+	g.SetLimit(16) // each waits for the kernel most of the time
+	for i := range taps {
+		g.Go(func() (err error) {
+			scope := bpf.Scope{Addrs: []netip.Prefix{netip.PrefixFrom(member(i), 32)}, Policy: bpf.ClassicHost}
+			taps[i], err = loader.Open(loader.Config{Interface: ifname, Namespace: l.to, Scope: scope, RingBytes: crowdRing, Hub: hub})
+			if err == nil && hub && taps[i].Engine() != loader.EBPF {
+				err = errors.New(taps[i].Reason())
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, errors.Join(err, closeAll())
+	}
+	go taps[0].ReadBatches(context.Background(), func([]loader.Packet) error { return nil })
+	return closeAll, nil
+}
+
+// joinGroup makes sockets with the capture's filters, of one group.
+func joinGroup(l lab, ifname string, n int) (_ func() error, err error) {
+	var objs designsObjects
+	if err := loadDesignsObjects(&objs, nil); err != nil {
+		return nil, err
+	}
+	fds := make([]int, 0, n+1)
+	closeAll := func() error {
+		return errors.Join(objs.Close(), throttled(len(fds), func(i int) error { return unix.Close(fds[i]) }))
+	}
+	err = l.to.Do(func() error {
+		group := uint32(unix.PACKET_FANOUT_EBPF|unix.PACKET_FANOUT_FLAG_UNIQUEID) << 16
+		for i := range n + 1 {
+			fd, err := memberSocket(ifname, i-1)
+			if err != nil {
+				return err
+			}
+			fds = append(fds, fd)
+			if err := enterGroup(fd, group); err != nil {
+				return err
+			}
+			if i == 0 {
+				id, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
+				if err != nil {
+					return err
+				}
+				group = unix.PACKET_FANOUT_EBPF<<16 | uint32(uint16(id))
+				if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT_DATA, objs.Choose.FD()); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := objs.Places.Put(member(i-1).AsSlice(), uint32(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, closeAll())
+	}
+	return closeAll, nil
+}
+
+// enterGroup makes a socket one of a group (struct fanout_args of linux/if_packet.h).
+func enterGroup(fd int, group uint32) error {
+	const most = 4096
+	args := binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, group), most)
+	return unix.SetsockoptString(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, string(args))
+}
+
+// memberSocket is a socket with the filter of capture i; -1 is one that takes nothing.
+func memberSocket(ifname string, i int) (int, error) {
+	if i < 0 {
+		return filterSocket(ifname, bpf.Program{{Op: retK}})
+	}
+	scope := bpf.Scope{Addrs: []netip.Prefix{netip.PrefixFrom(member(i), 32)}, Policy: bpf.ClassicHost}
+	p, err := bpf.Compile(scope, bpf.View{LinkType: bpf.Ethernet, Live: true}, bpf.Linux, bpf.Program{{Op: retK, K: bpf.KeepAll}})
+	if err != nil {
+		return -1, err
+	}
+	return filterSocket(ifname, p)
+}
+
+func printCrowds(w io.Writer, crowds []*crowd, rounds int) {
+	fmt.Fprintf(w, "\n## Captures that a packet does not concern\n\nµs that sending a frame of %d bytes takes through a veth interface, of which so many capture, each of its own address;\n"+
+		"medians of %d rounds; in parentheses what it is above nobody's, and beside one capture of the same kind, both\n"+
+		"medians over the rounds. One's own frames are those of one capture, which reads them in the first two designs.\n"+
+		"The last two are other designs, as far as they go: see HUB.md.\n\n", len(crowdKinds[0].frame), rounds)
+	fmt.Fprint(w, "| design | captures |")
+	for _, k := range crowdKinds {
+		fmt.Fprintf(w, " %s |", k.name)
+	}
+	fmt.Fprint(w, "\n| --- | ---: | ---: | ---: | ---: |\n")
+	for i, c := range crowds {
+		first := crowds[slices.IndexFunc(crowds, func(f *crowd) bool { return f.design == c.design })]
+		fmt.Fprintf(w, "| %s | %d |", c.design, c.n)
+		for _, k := range crowdKinds {
+			above, ratio := compareRounds(c.took[k.name], crowds[0].took[k.name], first.took[k.name])
+			fmt.Fprintf(w, " %.2f", us(median(slices.Clone(c.took[k.name]))))
+			if i > 0 {
+				fmt.Fprintf(w, " (%+.2f, %.2f×)", us(above), ratio)
+			}
+			fmt.Fprint(w, " |")
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// compareRounds is the median of what each round took above that of nobody, and of its
+// ratio to that of one.
+func compareRounds(took, nobody, one []time.Duration) (above time.Duration, ratio float64) {
+	var aboves []time.Duration
+	var ratios []float64
+	for i := range took {
+		aboves = append(aboves, took[i]-nobody[i])
+		ratios = append(ratios, float64(took[i])/float64(one[i]))
+	}
+	return median(aboves), median(ratios)
+}
+
+// us is so many times a thousandth of a nanosecond in microseconds.
+func us(d time.Duration) float64 { return float64(d) / picoseconds / 1000 }
