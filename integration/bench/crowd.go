@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,12 +12,10 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"jailtap/bpf"
 	"jailtap/internal/testutil"
-	"jailtap/loader"
 )
 
 const (
@@ -169,33 +166,23 @@ func throttled(n int, do func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// joinTaps opens captures as jailtap does. The first one is read.
+// joinTaps has captures opened as jailtap does, by other processes.
 func joinTaps(l lab, ifname string, n int, hub bool) (func() error, error) {
-	taps := make([]*loader.Tap, n)
+	var all []*captors
 	closeAll := func() error {
-		return throttled(n, func(i int) error {
-			if taps[i] == nil {
-				return nil
-			}
-			return taps[i].Close()
-		})
+		var errs []error
+		for _, c := range all {
+			errs = append(errs, c.close())
+		}
+		return errors.Join(errs...)
 	}
-	var g errgroup.Group
-	g.SetLimit(16) // each waits for the kernel most of the time
-	for i := range taps {
-		g.Go(func() (err error) {
-			scope := bpf.Scope{Addrs: []netip.Prefix{netip.PrefixFrom(member(i), 32)}, Policy: bpf.ClassicHost}
-			taps[i], err = loader.Open(loader.Config{Interface: ifname, Namespace: l.to, Scope: scope, RingBytes: crowdRing, Hub: hub})
-			if err == nil && hub && taps[i].Engine() != loader.EBPF {
-				err = errors.New(taps[i].Reason())
-			}
-			return err
-		})
+	for first := 0; first < n; first += captorsMost {
+		c, err := startCaptors(captorsConfig{l.to.Path, ifname, first, min(first+captorsMost, n), hub})
+		if err != nil {
+			return nil, errors.Join(err, closeAll())
+		}
+		all = append(all, c)
 	}
-	if err := g.Wait(); err != nil {
-		return nil, errors.Join(err, closeAll())
-	}
-	go taps[0].ReadBatches(context.Background(), func([]loader.Packet) error { return nil })
 	return closeAll, nil
 }
 

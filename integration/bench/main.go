@@ -35,6 +35,13 @@ import (
 const namePrefix = "jtb"
 
 func main() {
+	if config, ok := os.LookupEnv(captorsVariable); ok {
+		if err := runCaptors(config); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: captures:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	jailtap := flag.String("jailtap", "bin/jailtap", "the program to measure")
 	out := flag.String("o", "docs/BENCH.md", "`file` for the results")
 	only := flag.String("only", "", "`part` to measure, of "+strings.Join(partNames(), ", ")+"; then nothing is written")
