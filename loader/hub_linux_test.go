@@ -38,7 +38,7 @@ func (l lab) share(t *testing.T, cfg Config) *Tap {
 	return tap
 }
 
-// a4 and a6 are hosts, as addresses and ports of datagrams.
+// a6 is a host of 2001:db8::/64.
 func a6(n byte) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: n}), 1000)
 }
@@ -105,6 +105,9 @@ func TestACaptureInAHubSeesWhatOneWithItsOwnSocketSees(t *testing.T) {
 				l.near.Inject(t, "eth0", marker)
 			}
 			want, got := untilEnd(t, own), untilEnd(t, shared)
+			if len(want) < 5 && test.name != "a program that takes nothing" {
+				t.Errorf("%d frames only", len(want))
+			}
 			if len(got) != len(want) {
 				t.Errorf("%d frames, want %d", len(got), len(want))
 			}
@@ -217,14 +220,9 @@ func TestWrongListsInAHubShowNothingForeign(t *testing.T) {
 	}
 	l.send(t, udp(2, 3, "foreign"), udp(4, 5, "foreign"), udp(1, 2, "the end"))
 	check(t, until(t, tap, "the end"))
-	if sum, err := sumCounters(tap.shared.filter(t, tap).maps.counters); err != nil || sum.Seen != 3 || sum.InScope != 1 {
+	if sum, err := sumCounters(tap.filter.(*sharedFilter).maps.counters); err != nil || sum.Seen != 3 || sum.InScope != 1 {
 		t.Errorf("its program was asked %d times and found %d in scope, %v; want 3 and 1", sum.Seen, sum.InScope, err)
 	}
-}
-
-func (*seat) filter(t *testing.T, tap *Tap) *sharedFilter {
-	t.Helper()
-	return tap.conn.filter.(*sharedFilter)
 }
 
 func TestTheScopeOfACaptureInAHubChanges(t *testing.T) {

@@ -202,21 +202,29 @@ func (s *seat) close(fd int) error {
 type sharedFilter struct {
 	seat *seat
 	maps withMaps
+	torn bool // perhaps the hub does not have all of seat.addrs
 }
 
 // open has the hub deliver frames in s.
 func (f *sharedFilter) open(s bpf.Scope) error {
 	want := canonical(s.Addrs)
 	gone, come := diff(f.seat.addrs, want)
+	if f.torn {
+		come = want
+	}
+	f.torn = true
 	if err := f.seat.remove(gone); err != nil {
 		return err
 	}
-	f.seat.addrs = append(want, gone...) // to be given up, whatever comes of it
+	f.seat.addrs = want
 	if err := f.seat.add(come); err != nil {
 		return err
 	}
-	f.seat.addrs = want
-	return f.seat.Wants.Put(f.seat.id, f.seat.wants)
+	if err := f.seat.Wants.Put(f.seat.id, f.seat.wants); err != nil {
+		return err
+	}
+	f.torn = false
+	return nil
 }
 
 func (f *sharedFilter) setScope(fd int, s bpf.Scope) error {
@@ -253,7 +261,7 @@ func (f *sharedFilter) change(fd int, s bpf.Scope) error {
 
 // failClosed ends what the capture gets because of err, which it returns.
 func (f *sharedFilter) failClosed(err error) error {
-	f.maps.attached = false
+	f.maps.attached, f.torn = false, true
 	also := f.seat.Wants.Put(f.seat.id, uint32(0))
 	if gone := f.seat.Scopes.Delete(f.seat.id); !errors.Is(gone, cilium.ErrKeyNotExist) {
 		also = errors.Join(also, gone)
