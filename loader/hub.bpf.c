@@ -142,6 +142,17 @@ struct frame {
 	__u32 outgoing;
 };
 
+/* wake says whether who reads the ring is to be woken for what was added to it: if it
+ * has read all before (what 0 means), and when the ring is a quarter full, which some
+ * CPUs may find at the same time. */
+static __always_inline __u64 wake(void *ring, __u64 added)
+{
+	__u64 waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+	__u64 enough = bpf_ringbuf_query(ring, BPF_RB_RING_SIZE) / 4;
+
+	return waiting - enough < 8 * added ? BPF_RB_FORCE_WAKEUP : 0;
+}
+
 /* The room in rings is of a few sizes, since the verifier wants to know it. */
 #define ROOM(size)                                                                     \
 	if (kept <= size) {                                                            \
@@ -159,7 +170,7 @@ struct frame {
 			bpf_ringbuf_discard(r, 0);                                     \
 			goto dropped;                                                  \
 		}                                                                      \
-		bpf_ringbuf_submit(r, 0);                                              \
+		bpf_ringbuf_submit(r, wake(ring, sizeof(*r) + size));                  \
 		return 0;                                                              \
 	}
 

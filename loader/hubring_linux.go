@@ -20,6 +20,7 @@ import (
 // bpf-helpers(7)).
 type hubReader struct {
 	*ringbuf.Reader
+	wakes   int                       // an epoll(7) that says when the hub has woken us
 	records [batchSize]ringbuf.Record // what is being handled
 	tai     time.Duration             // that the hub's clock is ahead of UTC
 	taken   uint64
@@ -55,8 +56,31 @@ func (s *seat) makeRing(bytes int) (err error) {
 	r.SetDeadline(time.Unix(0, 1)) // what is not there is not waited for here
 	s.reader = &hubReader{Reader: r}
 	s.reader.setClock()
+	if s.reader.wakes, err = wakesOf(s.ring.FD()); err != nil {
+		return err
+	}
 	return s.Rings.Put(s.id, s.ring)
 }
+
+// wakesOf is an epoll that is ready when the ring's readers have been woken since it was
+// asked, and not as long as there is something in the ring.
+func wakesOf(ring int) (int, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}
+	if err := unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, ring, &event); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("wait for the hub's ring: %w", err)
+	}
+	return fd, nil
+}
+
+func (r *hubReader) close() error { return errors.Join(r.Close(), unix.Close(r.wakes)) }
+
+// woken takes note of a wake.
+func (r *hubReader) woken() { unix.EpollWait(r.wakes, make([]unix.EpollEvent, 1), 0) }
 
 // setClock asks by how much the clocks differ: by whole seconds, or not at all where
 // nobody has told the kernel.
@@ -70,12 +94,15 @@ func (r *hubReader) setClock() {
 func (r *hubReader) ready() bool { return r.AvailableBytes() > 0 }
 
 // gather waits a moment for more, after the hub has woken us for the first frame since
-// the ring was empty: to be woken for each costs more than to read it.
-func (s *seat) gather(wake []unix.PollFd) {
+// the ring was empty: until it does so again, the ring being a quarter full, or somebody
+// else. To be woken for each frame costs more than to read it.
+func (s *seat) gather(wakes []unix.PollFd) {
 	s.reader.setClock()
-	if !s.immediate {
-		pollBriefly(wake, 1)
+	s.reader.woken()
+	if !s.immediate && !pollBriefly(wakes, soon) {
+		unix.Poll(wakes, normalTimeout-soon)
 	}
+	s.reader.woken()
 }
 
 // grouped is about frames to many, of which the hub knows that they are in scope. The

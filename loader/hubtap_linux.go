@@ -136,7 +136,7 @@ func (t *Tap) takeSeat(cfg Config, p plan) (err error) {
 	if err = t.openPoll(); err != nil {
 		return err
 	}
-	t.fds = append(t.fds, unix.PollFd{Fd: int32(s.ring.FD()), Events: unix.POLLIN})
+	t.fds = append(t.fds, unix.PollFd{Fd: int32(s.reader.wakes), Events: unix.POLLIN})
 	if s.before, err = s.looked(); err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func (s *seat) got() (c hubCount, err error) {
 func (s *seat) close(fd int) error {
 	var errs []error
 	if s.reader != nil {
-		errs = append(errs, s.reader.Close())
+		errs = append(errs, s.reader.close())
 	}
 	errs = append(errs, s.hub.leave(fd, s.addrs))
 	return errors.Join(append(errs, s.ring.Close())...)

@@ -139,8 +139,8 @@ func (t *Tap) wait(near bool) error {
 	if fds[0].Revents&unix.POLLERR != 0 {
 		return t.waitingError()
 	}
-	if !near && t.shared != nil {
-		t.shared.gather(fds[1:2])
+	if !near && t.shared != nil && fds[1].Revents == 0 {
+		t.shared.gather(fds[1:])
 	}
 	return nil
 }
