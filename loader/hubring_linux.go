@@ -99,7 +99,10 @@ func (r *hubReader) ready() bool { return r.AvailableBytes() > 0 }
 func (s *seat) gather(wakes []unix.PollFd) {
 	s.reader.setClock()
 	s.reader.woken()
-	if !s.immediate && !pollBriefly(wakes, soon) {
+	if s.immediate || s.reader.AvailableBytes() >= s.reader.BufferSize()/4 {
+		return
+	}
+	if !pollBriefly(wakes, soon) {
 		unix.Poll(wakes, normalTimeout-soon)
 	}
 	s.reader.woken()
