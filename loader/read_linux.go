@@ -128,7 +128,7 @@ func (t *Tap) wait(near bool) error {
 	if near {
 		fds, limit = t.fds[:1], 10 // ms
 	}
-	if !pollBriefly(fds, soon) {
+	if !pollBriefly(fds) {
 		if _, err := unix.Poll(fds, limit); err != nil && err != unix.EINTR {
 			return t.explain(err)
 		}
@@ -148,8 +148,8 @@ func (t *Tap) wait(near bool) error {
 // pollBriefly waits for what comes soon, and says whether it did. Go is not told that
 // it waits: to give the processor away and to get it back, for each block, costs more
 // than to read the block. What Go may want of it ends the wait, being a signal.
-func pollBriefly(fds []unix.PollFd, ms int64) bool {
+func pollBriefly(fds []unix.PollFd) bool {
 	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
-		uintptr(unsafe.Pointer(&unix.Timespec{Nsec: ms * 1e6})), 0, 0, 0)
+		uintptr(unsafe.Pointer(&unix.Timespec{Nsec: soon * 1e6})), 0, 0, 0)
 	return errno != 0 || n > 0
 }
