@@ -102,7 +102,7 @@ func (s *seat) gather(wakes []unix.PollFd) {
 	if s.immediate || s.reader.AvailableBytes() >= s.reader.BufferSize()/4 {
 		return
 	}
-	unix.Poll(wakes, normalTimeout) // whatever it says, what is there is read
+	pollBriefly(wakes) // whatever it says, what is there is read
 	s.reader.woken()
 }
 
