@@ -329,4 +329,4 @@ int hub(struct __sk_buff *skb)
 	return NOTHING;
 }
 
-char _license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "Apache-2.0";

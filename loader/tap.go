@@ -61,7 +61,7 @@ type Config struct {
 	// interface that ask for it, in whichever processes, so that a packet costs the same
 	// whatever the number of those that it does not concern. Where that cannot be, the
 	// capture has a socket of its own, and Tap.Reason says why; Filter is then called
-	// twice. With it the engine is EBPF. It needs CAP_BPF and CAP_NET_ADMIN, and Linux.
+	// twice. With it the engine is EBPF; it needs CAP_BPF. On FreeBSD it means nothing.
 	Hub bool
 
 	Engine    Engine

@@ -60,4 +60,4 @@ int copy(struct __sk_buff *skb)
 	return TCX_NEXT;
 }
 
-char _license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "Apache-2.0";
