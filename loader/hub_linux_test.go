@@ -20,6 +20,7 @@ import (
 
 	cilium "github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"jailtap/bpf"
@@ -92,7 +93,7 @@ func TestACaptureInAHubSeesWhatOneWithItsOwnSocketSees(t *testing.T) {
 	others := l.share(t, Config{Scope: scopeOf(2, 3), Direction: InOut})
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			test.cfg.Engine = EBPF
+			test.cfg.Engine, test.cfg.RingBytes = EBPF, 4<<20 // nobody reads meanwhile
 			test.cfg.Scope.Addrs = append(scopeOf(1).Addrs, netip.PrefixFrom(a6(1).Addr(), 128))
 			own := l.open(t, test.cfg)
 			shared := l.share(t, test.cfg)
@@ -266,6 +267,32 @@ func TestACaptureInAHubMissesNothingWhileOthersComeAndGo(t *testing.T) {
 			killedCapture(t, l)
 		}
 		other.Close()
+	}
+	allNumbered(t, tap, counted())
+}
+
+func TestCapturesThatEnterAHubAtOnceDoNotDisturbOthers(t *testing.T) {
+	l := newLab(t)
+	tap := l.share(t, Config{Scope: scopeOf(1), RingBytes: 32 << 20})
+	counted := l.numbered(t)
+	var g errgroup.Group
+	for i := range byte(6) {
+		g.Go(func() error {
+			for range 5 {
+				other, err := Open(Config{Interface: "eth0", Namespace: l.near, Scope: scopeOf(2, 10+i), RingBytes: 1, Hub: true})
+				if err != nil {
+					return err
+				}
+				if other.shared == nil {
+					t.Errorf("it does not share the hub: %s", other.Reason())
+				}
+				other.Close()
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
 	}
 	allNumbered(t, tap, counted())
 }

@@ -172,17 +172,17 @@ const etherLen = 14
 // only what the hub notes down and what does not change.
 func sharedProgram(p bpf.Program) (bpf.Program, error) {
 	const (
-		absolute, mode                                                           = 0x20, 0xe0 // BPF_ABS, and where it is in opcodes (linux/bpf_common.h)
-		load, class                                                              = 0x00, 0x07 // BPF_LD
-		ancillary                                                                = 0xfffff000 // SKF_AD_OFF of linux/filter.h; behind it:
-		protocol, pktType, ifindex, hatype, xorX, vlanTag, vlanPresent, vlanTPID = 0, 4, 8, 28, 40, 44, 48, 60
+		absolute, mode                                                 = 0x20, 0xe0 // BPF_ABS, and where it is in opcodes (linux/bpf_common.h)
+		load, class                                                    = 0x00, 0x07 // BPF_LD
+		ancillary                                                      = 0xfffff000 // SKF_AD_OFF of linux/filter.h; behind it:
+		protocol, pktType, ifindex, hatype, xorX, vlanTag, vlanPresent = 0, 4, 8, 28, 40, 44, 48
 	)
 	for i, in := range p {
 		if in.Op&class != load || in.Op&mode != absolute || in.K < ancillary {
 			continue
 		}
 		switch in.K - ancillary {
-		case protocol, pktType, ifindex, hatype, xorX, vlanTag, vlanPresent, vlanTPID:
+		case protocol, pktType, ifindex, hatype, xorX, vlanTag, vlanPresent:
 		default:
 			return nil, errors.New("the user's program looks at metadata: " + p[i:i+1].Line(0))
 		}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,7 @@ var crowdKinds = []struct {
 }{
 	{"foreign, received", true, testutil.UDP4(foreignA, foreignB, make([]byte, 18))},
 	{"foreign, sent", false, testutil.UDP4(foreignA, foreignB, make([]byte, 18))},
+	{"broadcast that nobody wants, received", true, testutil.UDP4(foreignA, netip.MustParseAddrPort("255.255.255.255:2000"), make([]byte, 18))},
 	{"one's own, received", true, testutil.UDP4(foreignA, netip.AddrPortFrom(member(0), 2000), make([]byte, 18))},
 }
 
@@ -259,7 +261,7 @@ func printCrowds(w io.Writer, crowds []*crowd, rounds int) {
 	for _, k := range crowdKinds {
 		fmt.Fprintf(w, " %s |", k.name)
 	}
-	fmt.Fprint(w, "\n| --- | ---: | ---: | ---: | ---: |\n")
+	fmt.Fprintf(w, "\n| --- | ---: |%s\n", strings.Repeat(" ---: |", len(crowdKinds)))
 	for i, c := range crowds {
 		first := crowds[slices.IndexFunc(crowds, func(f *crowd) bool { return f.design == c.design })]
 		fmt.Fprintf(w, "| %s | %d |", c.design, c.n)
