@@ -123,7 +123,7 @@ struct {
 } seen SEC(".maps");
 
 /* What is in a ring: a header, and bytes of the frame. Behind them there may be more,
- * which mean nothing. Keep in sync with hubrecord_linux.go. */
+ * which mean nothing. Keep in sync with hubring_linux.go. */
 struct record {
 	__u64 time;      /* ns of TAI since 1970 */
 	__u32 len;       /* bytes of the frame on the wire */
