@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	cilium "github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -120,7 +119,6 @@ func (h *hub) takeUp() error {
 			return err
 		}
 	}
-	rlimit.RemoveMemlock() // only before Linux 5.11; if it fails, loading will tell
 	spec, err := loadHub()
 	if err != nil {
 		return err

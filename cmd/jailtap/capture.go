@@ -26,6 +26,7 @@ type captureFlags struct {
 	engine    string
 	direction string
 	immediate bool
+	hub       bool
 	ringKiB   int
 	noPromisc bool
 	broker    string
@@ -96,6 +97,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	fs.StringVarP(&f.readFile, "read", "r", "", "read the packets of a capture `FILE|-` instead; needs no privilege")
 	fs.StringVar(&f.engine, "engine", string(loader.Auto), "what enforces the scope in the kernel, `auto|cbpf|ebpf`")
 	fs.StringVar(&f.direction, "direction", string(loader.InOut), "packets received, sent, or both, `in|out|inout`")
+	fs.BoolVar(&f.hub, "hub", false, "share one program at the interface with other captures of --hub: for many of them at once")
 	fs.BoolVar(&f.immediate, "immediate", false, "show packets at once, for more CPU time")
 	fs.IntVarP(&f.ringKiB, "buffer-size", "B", 0, "make the ring `KiB` large (0: 2048)")
 	fs.StringVar(&f.broker, "broker", broker.DefaultSocket, "ask the broker at `PATH`; given, whatever the privileges")
@@ -176,10 +178,12 @@ func (f *captureFlags) check(fs *pflag.FlagSet) error {
 		return usagef("bad count 0: want 1 or more packets")
 	case f.ringKiB < 0 || f.ringKiB > 1<<21:
 		return usagef("bad ring size %d KiB: want up to 2097152, which is 2 GiB", f.ringKiB)
+	case f.hub && (f.noScope || f.engine == "cbpf" || f.iface == "any"):
+		return usagef("--hub needs a scope, the engine ebpf and one interface")
 	case f.stats == "-" && f.writeFile == "-":
 		return usagef("--stats - and -w - would mix in standard output")
 	}
-	for _, flag := range []string{"in-netns", "engine", "direction", "immediate", "buffer-size"} {
+	for _, flag := range []string{"in-netns", "engine", "direction", "immediate", "hub", "buffer-size"} {
 		if f.readFile != "" && fs.Changed(flag) {
 			return usagef("--%s is about a live capture and means nothing with -r", flag)
 		}

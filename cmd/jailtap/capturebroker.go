@@ -30,7 +30,7 @@ func (f *captureFlags) checkBrokered(fs *pflag.FlagSet, scope []string) error {
 	if len(scope) > 0 {
 		return usagef("%s: the broker at %s is asked, and decides whose packets may be seen: leave it out, or run with sudo", scope[0], f.broker)
 	}
-	for _, flag := range []string{"in-netns", "engine"} {
+	for _, flag := range []string{"in-netns", "engine", "hub"} {
 		if fs.Changed(flag) {
 			return usagef("--%s: the broker at %s is asked, which captures in the caller's network namespace with an engine of its own: leave it out, or run with sudo", flag, f.broker)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -134,6 +135,48 @@ func TestALiveCaptureHasTheScopesPacketsAndNoOthers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Two captures of a hub, in processes of their own, have what they would have without.
+func TestCapturesThatShareAHubHaveTheirScopesPacketsAndNoOthers(t *testing.T) {
+	here, there := lab(t)
+	out := []string{filepath.Join(t.TempDir(), "1.pcap"), filepath.Join(t.TempDir(), "2.pcap")}
+	var captures []*process
+	for i, addr := range []string{"10.0.0.1", "10.0.0.4"} {
+		captures = append(captures, startCapture(t, fmt.Sprintf("-i tap --in-netns %s -a %s --hub -w %s", here.Name, addr, out[i])))
+	}
+	there.Inject(t, "out", mix()...)
+	for i, want := range [][]int{{0, 2, 3, 7}, nil} {
+		r := captures[i].end(syscall.SIGTERM).mustSucceed(t)
+		if !strings.Contains(r.stderr, "engine ebpf (it shares the interface's hub)") {
+			t.Errorf("%s", r.stderr)
+		}
+		packets := packetsIn(t, out[i])
+		if want == nil { // those of the other are what its own socket would have
+			want = wantedBy(t, here, there, "10.0.0.4")
+		}
+		if len(packets) != len(want) {
+			t.Fatalf("capture %d: %d packets, want %d: %s", i, len(packets), len(want), r.stderr)
+		}
+		for j, n := range want {
+			if string(packets[j].Data) != string(mix()[n]) {
+				t.Errorf("capture %d: packet %d is %x", i, j, packets[j].Data)
+			}
+		}
+	}
+}
+
+// wantedBy are the numbers of those of the mix that a capture with a socket of its own has.
+func wantedBy(t *testing.T, here, there *testutil.Namespace, addr string) (list []int) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "own.pcap")
+	p := startCapture(t, fmt.Sprintf("-i tap --in-netns %s -a %s -w %s", here.Name, addr, out))
+	there.Inject(t, "out", mix()...)
+	p.end(syscall.SIGTERM).mustSucceed(t)
+	for _, packet := range packetsIn(t, out) {
+		list = append(list, slices.IndexFunc(mix(), func(frame []byte) bool { return string(frame) == string(packet.Data) }))
+	}
+	return list
 }
 
 func TestALiveCaptureIsPrinted(t *testing.T) {

@@ -63,7 +63,6 @@ var parts = []part{
 	{"capture", benchCapture},
 	{"captives", benchCaptives},
 	{"jails", func(w io.Writer, _ lab, jailtap string) error { return benchJails(w, jailtap, jailRounds) }},
-
 	{"crowds", func(w io.Writer, l lab, _ string) error { return benchCrowds(w, l, crowdSizes, crowdRounds) }},
 	{"worlds", func(w io.Writer, _ lab, jailtap string) error { return benchWorlds(w, jailtap, worldRounds) }},
 }
