@@ -128,6 +128,9 @@ func (t *Tap) wait(near bool) error {
 	if near {
 		fds, limit = t.fds[:1], 10 // ms
 	}
+	for i := range fds {
+		fds[i].Revents = 0 // a poll that a signal ends leaves what the one before has said
+	}
 	if !pollBriefly(fds) {
 		if _, err := unix.Poll(fds, limit); err != nil && err != unix.EINTR {
 			return t.explain(err)
