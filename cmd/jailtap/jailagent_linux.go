@@ -87,10 +87,10 @@ func (a *app) jailAgentCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "agent NAME", Short: "Make the packet sockets of a jail's command", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			listener, answer := os.NewFile(agentListener, "seccomp listener"), os.NewFile(agentAnswer, "answer")
-			if _, err := answer.Stat(); err != nil {
+			if what, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", agentListener)); what != "anon_inode:seccomp notify" {
 				return errors.New("jailtap starts this by itself, for jails with allow.bpf")
 			}
+			listener, answer := os.NewFile(agentListener, "seccomp listener"), os.NewFile(agentAnswer, "answer")
 			err := a.serveJail(cmd.Context(), args[0], listener, answer)
 			if err != nil {
 				fmt.Fprint(answer, err) // nobody reads it if the agent had begun to serve

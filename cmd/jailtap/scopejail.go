@@ -14,7 +14,7 @@ import (
 func openJail(name string) (addressed, error) {
 	j, err := jail.System.Find(name)
 	if err != nil {
-		return opened(nsjail.OpenNamespace(name))
+		return opened(otherwiseNamed(name, err))
 	}
 	switch j.Spec().Network {
 	case jail.Shared:
@@ -38,6 +38,16 @@ func openNetwork(j *jail.Jail) (*nsjail.Jail, error) {
 		return nil, fmt.Errorf("jail %s has just ended", name)
 	}
 	return ns, nil
+}
+
+// otherwiseNamed opens the network namespace of a name that is no jail's of jailtap's
+// because of err.
+func otherwiseNamed(name string, err error) (*nsjail.Jail, error) {
+	ns, nsErr := nsjail.OpenNamespace(name)
+	if nsErr != nil && errors.Is(err, jail.ErrUnknown) {
+		return nil, fmt.Errorf("no jail of jailtap's is called %q (jailtap jls lists them), and %w", name, nsErr)
+	}
+	return ns, nsErr
 }
 
 // opened is no namespace if there is an error.

@@ -22,7 +22,7 @@ import (
 func jailSockets(name string) (ns *nsjail.Jail, process func(pid int) bool, err error) {
 	j, err := jail.System.Find(name)
 	if err != nil {
-		ns, err = nsjail.OpenNamespace(name)
+		ns, err = otherwiseNamed(name, err)
 		return ns, nil, err
 	}
 	if ns, err = openNetwork(j); err != nil {

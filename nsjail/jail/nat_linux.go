@@ -82,14 +82,15 @@ func (rec *record) masquerade(a Address) []expr.Any {
 	}
 }
 
-// removeNAT removes the jail's table; that there is none is no error.
+// removeNAT removes the jail's table; that there is none is no error, nor that there is
+// no nftables.
 func (rec *record) removeNAT() error {
 	if !rec.Spec.Link.NAT {
 		return nil
 	}
 	c := &nftables.Conn{}
 	c.DelTable(rec.natTable())
-	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EPROTONOSUPPORT) {
 		return fmt.Errorf("vnet.nat: remove the table %s: %w", rec.natTable().Name, err)
 	}
 	return nil

@@ -31,7 +31,8 @@ func (rec *record) claimAddresses(others []*record) error {
 // Those that they have were there before the jail, and stay when it goes.
 func (rec *record) claimShared(others []*record) error {
 	for _, o := range others {
-		for _, theirs := range o.Spec.Addresses {
+		// A jail -m that was killed has left what the jail may be held to in Added.
+		for _, theirs := range union(o.Spec.Addresses, o.Added) {
 			if o.Spec.Network == Shared && has(rec.Spec.Addresses, theirs.Prefix.Addr()) {
 				return fmt.Errorf("address %v is that of jail %s", theirs.Prefix.Addr(), o.Spec.Name)
 			}

@@ -63,7 +63,7 @@ func (r Registry) reclaim(rec, next *record) error {
 		return err
 	}
 	for _, a := range rec.Added {
-		if has(next.Spec.Addresses, a.Prefix.Addr()) {
+		if has(next.Spec.Addresses, a.Prefix.Addr()) && !has(next.Added, a.Prefix.Addr()) {
 			next.Added = append(next.Added, a)
 		}
 	}
@@ -105,10 +105,11 @@ func (rec *record) inNetwork(f func() error) error {
 }
 
 // exchange is what readdress does to the network. The new addresses are there before
-// the jail may use them, and the old ones as long as it may.
+// the jail may use them, and the old ones as long as it may. Of those that it had some
+// may not be there: an exchange before was killed.
 func (rec *record) exchange(next *record) error {
 	had, gets := rec.onInterfaces(), next.onInterfaces()
-	if err := addAddresses(without(gets, had)); err != nil {
+	if err := addMissing(gets); err != nil {
 		return errors.Join(err, removeAddresses(without(gets, had)))
 	}
 	err := next.hold()

@@ -229,3 +229,37 @@ func TestAChangeThatFailsChangesNothing(t *testing.T) {
 	own.says(t, "ip -4 addr show dev eth0 | while read a b c; do [ $a = inet ] && echo $b; done; hostname", "10.8.0.1/24\nb")
 	own.says(t, "ip route | while read a b c d; do [ $a = default ] && echo $c; done", "10.8.0.254")
 }
+
+// A jail -m that was killed has saved the record with what is to be added, and may have
+// done any part of the rest.
+func TestAChangeThatWasKilledCanBeMadeAgain(t *testing.T) {
+	y := newYard(t)
+	ground(t)
+	y.must(sharedJail(t, "a", "ground0|10.9.0.1/24"))
+	rec, err := y.load("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := network(t)
+	rec.Added = append(rec.Added, addressList("ground0|10.9.0.2/24", "ground0|10.9.0.3/24")...)
+	if err := y.save(rec); err != nil {
+		t.Fatal(err)
+	}
+	if err := addAddresses(addressList("ground0|10.9.0.2/24")); err != nil {
+		t.Fatal(err)
+	}
+	// What the jail may be held to is nobody else's.
+	other := sharedJail(t, "b", "ground0|10.9.0.2/24")
+	if _, err := y.Create(t.Context(), other, Starter{}); err == nil || !strings.Contains(err.Error(), "is that of jail a") {
+		t.Errorf("%v", err)
+	}
+	y.changes("a", "ground0|10.9.0.2/24", "ground0|10.9.0.3/24")
+	now := network(t)
+	if slices.Contains(now, "10.9.0.1/24") || !slices.Contains(now, "10.9.0.2/24") || !slices.Contains(now, "10.9.0.3/24") {
+		t.Errorf("the host has %v", now)
+	}
+	y.changes("a", "ground0|10.9.0.1/24")
+	if now := network(t); !slices.Equal(now, before) {
+		t.Errorf("the host has %v, and had %v", now, before)
+	}
+}
