@@ -169,7 +169,7 @@ func TestAnOverflowOfTheSocketIsOneMoreEvent(t *testing.T) {
 		t.Fatalf("Receive: %v; the test wants an overflow", err)
 	}
 	addMany(t, ns, 200)
-	changed, failed := make(chan struct{}), make(chan error, 1)
+	changed, failed := make(chan struct{}, 1), make(chan error, 1) // with room for an event, as watch has it
 	go func() { failed <- listen(sub, changed) }()
 	select {
 	case <-changed:
