@@ -127,8 +127,8 @@ func (w watch) kill() {
 	w.process.Kill()
 }
 
-// startInside runs exec.start and the command.
-func (j *Jail) startInside(ctx context.Context, s Starter) error {
+// startInside runs exec.start and the command, which the first process may have.
+func (j *Jail) startInside(ctx context.Context, s Starter, first *firstCommand) error {
 	c := &j.rec.Spec.Commands
 	if err := j.runInside(ctx, "exec.start", c.Start, s); err != nil {
 		return err
@@ -136,15 +136,7 @@ func (j *Jail) startInside(ctx context.Context, s Starter) error {
 	if len(c.Command) == 0 {
 		return nil
 	}
-	env, user, dir, err := j.surroundings()
-	if err != nil {
-		return err
-	}
-	run := s.Run
-	if run == nil {
-		run = startAndWait
-	}
-	n, err := run(j, Command{Argv: c.Command, Env: env, User: user, Dir: dir, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr})
+	n, err := j.runCommand(s, first)
 	if err != nil {
 		return err
 	}
@@ -152,6 +144,29 @@ func (j *Jail) startInside(ctx context.Context, s Starter) error {
 		return &StatusError{Jail: j.rec.Spec.Name, Param: "command", Command: strings.Join(c.Command, " "), Status: n}
 	}
 	return nil
+}
+
+func (j *Jail) runCommand(s Starter, first *firstCommand) (status int, err error) {
+	if first != nil {
+		return first.run()
+	}
+	c, err := j.startCommand(s)
+	if err != nil {
+		return 1, err
+	}
+	if s.Run != nil {
+		return s.Run(j, *c)
+	}
+	return startAndWait(j, *c)
+}
+
+// startCommand is the command of the start.
+func (j *Jail) startCommand(s Starter) (*Command, error) {
+	env, user, dir, err := j.surroundings()
+	if err != nil {
+		return nil, err
+	}
+	return &Command{Argv: j.rec.Spec.Commands.Command, Env: env, User: user, Dir: dir, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr}, nil
 }
 
 func startAndWait(j *Jail, c Command) (status int, err error) {

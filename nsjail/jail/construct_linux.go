@@ -3,6 +3,7 @@
 package jail
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -10,28 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// construct makes a jail's namespaces, in a cgroup that is there, and what it sees
-// of files, and starts its first process. If it fails nothing is left.
-func construct(spec *Spec, cgroup string) (process, error) {
-	c := &construction{spec: spec, cgroup: cgroup}
-	err := onLostThread(c.run)
-	return c.first, err
-}
-
-// A construction is a jail in the making.
+// A construction is a jail in the making: its namespaces, its cgroup, what it sees of
+// files, and its first process, which may have a command for a child.
 type construction struct {
-	spec   *Spec
-	cgroup string
-	first  process
+	spec       *Spec
+	cgroupRoot string // the mount that cgroup is in
+	cgroup     string
+	command    *Command // nil: none yet
+
+	cgroupDir *os.File
+	process   *initSpec // of the first process
+	agent     *agent    // the first process, from start on
 }
 
 // run does it on a thread of its own. The first process is started when the host's
 // files are still in sight, and waits until all is in its place; what pivot_root(2)
 // does to this thread it does to that process too.
 func (c *construction) run() error {
-	if err := c.unshare(); err != nil {
+	prepared := make(chan error, 1)
+	go func() { prepared <- c.prepare() }() // namespaces take their time
+	if err := errors.Join(c.unshare(), <-prepared); err != nil {
 		return err
 	}
+	defer c.cgroupDir.Close()
 	mounts, err := planMounts(c.spec.Mounts)
 	defer func() {
 		for _, m := range mounts {
@@ -41,19 +43,53 @@ func (c *construction) run() error {
 	if err != nil {
 		return err
 	}
-	a, err := c.start()
-	if err != nil {
+	if err := c.start(); err != nil {
 		return err
 	}
-	if c.first, err = identify(a.process.Pid); err == nil { // as long as /proc is the host's
-		err = c.furnish(a, mounts)
-	}
-	if err != nil {
-		a.abandon()
+	if err := c.furnish(mounts); err != nil {
+		c.agent.abandon()
 		return err
 	}
-	a.control.Close()
-	return a.process.Release()
+	return nil
+}
+
+// prepare makes what the first process needs and no thread must leave the host for.
+func (c *construction) prepare() (err error) {
+	if _, err := initFile(); err != nil {
+		return err
+	}
+	mode := uint32(modeInit)
+	if c.command != nil {
+		mode = modeInitAndCommand
+	}
+	if c.process, err = c.spec.confinement(mode, nil); err != nil {
+		return err
+	}
+	if err := makeCgroup(c.cgroupRoot, c.cgroup, c.spec.Limits); err != nil {
+		return err
+	}
+	c.cgroupDir, err = os.Open(c.cgroup)
+	return err
+}
+
+// finish waits until the first process has given up its privileges, and its command,
+// if there is one, is ready to go.
+func (c *construction) finish() (*firstCommand, error) {
+	fd, err := c.agent.expect(confined)
+	if err != nil {
+		c.agent.abandon()
+		return nil, err
+	}
+	if c.command == nil {
+		c.agent.control.Close()
+		return nil, nil
+	}
+	pidfd, err := takeFrom(c.agent.pid, int(fd))
+	if err != nil {
+		c.agent.abandon()
+		return nil, err
+	}
+	return &firstCommand{c.spec.Name, c.command.Argv[0], os.NewFile(uintptr(pidfd.fd), "pidfd"), c.agent}, nil
 }
 
 // unshare leaves the host's namespaces but for that of processes, which only a
@@ -100,19 +136,27 @@ func loopbackUp() error {
 }
 
 // start starts the first process in the cgroup and in a process namespace.
-func (c *construction) start() (*agent, error) {
-	cgroup, err := os.Open(c.cgroup)
-	if err != nil {
-		return nil, err
+func (c *construction) start() (err error) {
+	argv, env := []string{"jailtap: jail " + c.spec.Name}, []string(nil)
+	var files []*os.File
+	if c.command != nil {
+		if err := c.process.setUser(c.command.User); err != nil {
+			return err
+		}
+		usual, err := c.command.usual()
+		if err != nil {
+			return err
+		}
+		defer usual.Close()
+		if files, err = c.command.files(usual); err != nil {
+			return err
+		}
+		argv, env = c.command.argv(argv[0]), c.command.Env
 	}
-	defer cgroup.Close()
-	spec, err := c.spec.confinement(modeInit, nil)
-	if err != nil {
-		return nil, err
-	}
-	return startAgent(spec, []string{"jailtap: jail " + c.spec.Name}, []string{}, []*os.File{nil, nil, nil}, &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWPID, UseCgroupFD: true, CgroupFD: int(cgroup.Fd()),
+	c.agent, err = startAgent(c.process, argv, env, files, &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID, UseCgroupFD: true, CgroupFD: int(c.cgroupDir.Fd()),
 	})
+	return err
 }
 
 // confinement is what all processes of a jail have given up. calls are told to an
@@ -129,14 +173,13 @@ func (s *Spec) confinement(mode uint32, calls []Call) (*initSpec, error) {
 	return spec, spec.setFilter(insns)
 }
 
-// furnish makes the jail's tree around its first process, and then has it give up
-// its privileges.
-func (c *construction) furnish(a *agent, mounts []planned) error {
-	fd, err := a.expect(procReady)
+// furnish makes the jail's tree around its first process, and then lets it go on.
+func (c *construction) furnish(mounts []planned) error {
+	fd, err := c.agent.expect(procReady)
 	if err != nil {
 		return err
 	}
-	proc, err := takeFrom(a.process.Pid, int(fd))
+	proc, err := takeFrom(c.agent.pid, int(fd))
 	if err != nil {
 		return err
 	}
@@ -162,11 +205,7 @@ func (c *construction) furnish(a *agent, mounts []planned) error {
 			return err
 		}
 	}
-	if err := a.release(); err != nil {
-		return err
-	}
-	_, err = a.expect(confined)
-	return err
+	return c.agent.release()
 }
 
 // takeFrom takes a descriptor of a child.

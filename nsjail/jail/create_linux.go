@@ -98,13 +98,15 @@ func (j *Jail) bringUp(ctx context.Context, s Starter) (ends bool, err error) {
 	if err := host.runAll(ctx, "exec.prestart", c.Prestart); err != nil {
 		return false, err
 	}
-	if err := j.construct(); err != nil {
+	first, err := j.construct(s)
+	if err != nil {
 		return false, fmt.Errorf("jail %s: %w", j.rec.Spec.Name, err)
 	}
+	defer first.close()
 	if err := host.runAll(ctx, "exec.created", c.Created); err != nil {
 		return false, err
 	}
-	if err := j.startInside(ctx, s); err != nil {
+	if err := j.startInside(ctx, s, first); err != nil {
 		return false, err
 	}
 	if err := host.runAll(ctx, "exec.poststart", c.Poststart); err != nil {
@@ -114,22 +116,34 @@ func (j *Jail) bringUp(ctx context.Context, s Starter) (ends bool, err error) {
 }
 
 // construct makes the jail up to its network, and records its first process.
-func (j *Jail) construct() error {
+func (j *Jail) construct(s Starter) (*firstCommand, error) {
 	spec := &j.rec.Spec
 	root, dir, err := j.registry.cgroup(spec.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := makeCgroup(root, dir, spec.Limits); err != nil {
-		return err
+	c := &construction{spec: spec, cgroupRoot: root, cgroup: dir}
+	if j.firstStarts(s) {
+		if c.command, err = j.startCommand(s); err != nil {
+			return nil, err
+		}
 	}
-	if j.rec.First, err = construct(spec, dir); err != nil {
-		return err
+	if err := onLostThread(c.run); err != nil {
+		return nil, err
 	}
-	if err := j.registry.save(j.rec); err != nil {
-		return err
+	j.rec.First, err = identify(c.agent.pid)
+	if err == nil {
+		err = j.registry.save(j.rec)
 	}
-	return j.registry.addNetwork(j.rec)
+	first, err2 := c.finish()
+	if err = errors.Join(err, err2); err == nil {
+		err = j.registry.addNetwork(j.rec)
+	}
+	if err != nil {
+		first.close()
+		return nil, err
+	}
+	return first, nil
 }
 
 // settle leaves the jail to itself.

@@ -59,11 +59,19 @@ func (e *entry) start() (*os.Process, error) {
 		return nil, err
 	}
 	spec.Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP | unix.CLONE_NEWNET
-	files, closeFiles, err := e.files()
+	usual, err := e.command.usual()
 	if err != nil {
 		return nil, err
 	}
-	defer closeFiles()
+	defer usual.Close()
+	files, err := e.command.files(usual)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, e.first)
+	if e.command.Terminal != nil {
+		files = append(files, usual)
+	}
 	a, err := e.agent(spec, files)
 	if err != nil {
 		return nil, err
@@ -77,7 +85,7 @@ func (e *entry) start() (*os.Process, error) {
 	r, err := a.read()
 	if errors.Is(err, io.EOF) { // exec has closed it
 		a.control.Close()
-		return a.process, nil
+		return os.FindProcess(a.pid)
 	}
 	a.abandon()
 	if err != nil {
@@ -92,7 +100,7 @@ func (e *entry) hire(a *agent) error {
 	if err != nil {
 		return err
 	}
-	taken, err := takeFrom(a.process.Pid, int(fd))
+	taken, err := takeFrom(a.pid, int(fd))
 	if err != nil {
 		return err
 	}
@@ -104,27 +112,18 @@ func (e *entry) hire(a *agent) error {
 	return a.release()
 }
 
-// files are the command's descriptors. A directory would be a way out.
-func (e *entry) files() (list []*os.File, closeAll func(), err error) {
-	usual, err := e.usual()
-	if err != nil {
-		return nil, nil, err
-	}
-	for i, f := range []*os.File{e.command.Stdin, e.command.Stdout, e.command.Stderr} {
+// files are the command's standard descriptors. A directory would be a way out.
+func (c *Command) files(usual *os.File) (list []*os.File, err error) {
+	for i, f := range []*os.File{c.Stdin, c.Stdout, c.Stderr} {
 		if f == nil {
 			f = usual
 		}
 		if info, err := f.Stat(); err != nil || info.IsDir() {
-			usual.Close()
-			return nil, nil, fmt.Errorf("descriptor %d is a directory of the host, from which all of it could be reached", i)
+			return nil, fmt.Errorf("descriptor %d is a directory of the host, from which all of it could be reached", i)
 		}
 		list = append(list, f)
 	}
-	list = append(list, e.first)
-	if e.command.Terminal != nil {
-		list = append(list, usual)
-	}
-	return list, func() { usual.Close() }, nil
+	return list, nil
 }
 
 // terminalFD is the number of the terminal as the program starts. Before it are the
@@ -132,11 +131,22 @@ func (e *entry) files() (list []*os.File, closeAll func(), err error) {
 const terminalFD = 5
 
 // usual is what a descriptor is that nobody has named: the terminal, if there is one.
-func (e *entry) usual() (*os.File, error) {
-	if e.command.Terminal != nil {
-		return openSlave(e.command.Terminal, e.command.User)
+func (c *Command) usual() (*os.File, error) {
+	if c.Terminal != nil {
+		return openSlave(c.Terminal, c.User)
 	}
 	return os.OpenFile(os.DevNull, os.O_RDWR, 0)
+}
+
+// argv are the arguments of the program of init.c for a command.
+func (c *Command) argv(title string) []string {
+	path := defaultPath
+	for _, v := range c.Env {
+		if value, ok := strings.CutPrefix(v, "PATH="); ok {
+			path = value
+		}
+	}
+	return append([]string{title, cmp.Or(c.Dir, "/"), path}, c.Argv...)
 }
 
 // agent starts the program in the jail's process namespace, which a thread enters
@@ -147,13 +157,6 @@ func (e *entry) agent(spec *initSpec, files []*os.File) (a *agent, err error) {
 		return nil, err
 	}
 	defer cgroup.Close()
-	path := defaultPath
-	for _, v := range e.command.Env {
-		if value, ok := strings.CutPrefix(v, "PATH="); ok {
-			path = value
-		}
-	}
-	argv := append([]string{"jailtap: command", cmp.Or(e.command.Dir, "/"), path}, e.command.Argv...)
 	sys := &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
 	if e.command.Terminal != nil {
 		sys.Setsid, sys.Setctty, sys.Ctty = true, true, terminalFD
@@ -162,7 +165,7 @@ func (e *entry) agent(spec *initSpec, files []*os.File) (a *agent, err error) {
 		if err := unix.Setns(int(e.first.Fd()), unix.CLONE_NEWPID); err != nil {
 			return fmt.Errorf("enter the jail (Linux 5.8): %w", err)
 		}
-		a, err = startAgent(spec, argv, append([]string{}, e.command.Env...), files, sys)
+		a, err = startAgent(spec, e.command.argv("jailtap: command"), e.command.Env, files, sys)
 		return err
 	})
 	return a, err

@@ -2,8 +2,9 @@
 
 // The program between jailtap and what runs in a jail. It has two parts to play:
 // the first process of a jail, which waits for others to end, and what becomes a
-// command in the jail. Both give up what a jail must not have; what that is they
-// are told by jailtap, in a struct spec on descriptor 3.
+// command in the jail, a child of jailtap or of the first process. Both give up what
+// a jail must not have; what that is they are told by jailtap, in a struct spec on
+// descriptor 3.
 //
 // It is no part of jailtap itself since each jail has one, and a second start of
 // a Go program would be most of the time that a jail takes to start. And the file
@@ -37,7 +38,7 @@ struct spec {
 	struct sock_filter insns[512];
 };
 
-enum { INIT, COMMAND };
+enum { INIT, COMMAND, INIT_AND_COMMAND };
 
 struct report {
 	int what;  // one of enum step
@@ -48,7 +49,8 @@ struct report {
 enum step {
 	PROC_READY, CONFINED, // of the first process
 	LISTENER,             // of a command, with flags that ask for one
-	AT_SPEC, AT_PROC, AT_SESSION, AT_CGROUP, AT_ENTER, AT_BOUNDING, AT_USER, AT_CAPS, AT_PRIVS, AT_SECCOMP, AT_CHDIR, AT_EXEC,
+	ENDED,                // of the first process, about the command
+	AT_SPEC, AT_PROC, AT_SESSION, AT_CGROUP, AT_FORK, AT_ENTER, AT_BOUNDING, AT_USER, AT_CAPS, AT_PRIVS, AT_SECCOMP, AT_CHDIR, AT_EXEC,
 };
 
 #if defined(__x86_64__)
@@ -130,16 +132,17 @@ static void wait_go(void)
 
 #define BIT(sig) (1ull << ((sig) - 1))
 
-// first_process reaps. Other signals than SIGCHLD it passes on to all of the
-// jail, but for two of jailtap: whether the jail ends with its last process. None
-// of the host's processes has a number in the jail: its si_pid is 0.
-static void first_process(void)
+// first_process reaps, and tells how the command has ended if it has one. Other
+// signals than SIGCHLD it passes on to all of the jail, but for two of jailtap:
+// whether the jail ends with its last process. None of the host's processes has a
+// number in the jail: its si_pid is 0.
+static void first_process(long command)
 {
 	static const struct { long sec, nsec; } while_alone = {5, 0};
 	unsigned long long all = ~0ull;
 	int persist = 1;
 	call(__NR_rt_sigprocmask, SIG_BLOCK, &all, 0, sizeof all, 0);
-	call(__NR_close_range, 0, ~0u, 0, 0, 0);
+	call(__NR_close_range, 0, command ? CONTROL - 1 : ~0u, 0, 0, 0);
 	for (;;) {
 		siginfo_t info;
 		long sig = call(__NR_rt_sigtimedwait, &all, &info, persist ? 0 : &while_alone, sizeof all, 0);
@@ -149,25 +152,15 @@ static void first_process(void)
 			persist = 1;
 		else if (sig == SIGHUP || sig == SIGINT || sig == SIGTERM || sig == SIGQUIT)
 			call(__NR_kill, -1, sig, 0, 0, 0);
-		while (call(__NR_wait4, -1, 0, 1 /* WNOHANG */, 0, 0) > 0)
-			;
+		int status;
+		for (long pid; (pid = call(__NR_wait4, -1, &status, 1 /* WNOHANG */, 0, 0)) > 0;)
+			if (pid == command) {
+				report(ENDED, status);
+				call(__NR_close_range, CONTROL, ~0u, 0, 0, 0);
+			}
 		if (!persist && call(__NR_kill, -1, 0, 0, 0, 0) == -ESRCH)
 			call(__NR_exit_group, 0, 0, 0, 0, 0);
 	}
-}
-
-static void init(struct spec *s)
-{
-	long proc = must(AT_PROC, call(__NR_fsopen, "proc", 1 /* FSOPEN_CLOEXEC */, 0, 0, 0));
-	must(AT_PROC, call(__NR_fsconfig, proc, 6 /* FSCONFIG_CMD_CREATE */, 0, 0, 0));
-	report(PROC_READY, must(AT_PROC, call(__NR_fsmount, proc, 1, 0xe /* MOUNT_ATTR_NOSUID, NODEV, NOEXEC */, 0, 0)));
-	wait_go();
-	call(__NR_prctl, PR_SET_NAME, "jailtap-init", 0, 0, 0); // for ps(1): it is executed from a number
-	must(AT_SESSION, call(__NR_setsid, 0, 0, 0, 0, 0));
-	must(AT_CGROUP, call(__NR_unshare, CLONE_NEWCGROUP, 0, 0, 0, 0));
-	confine(s);
-	report(CONFINED, 0);
-	first_process();
 }
 
 // execute looks a command up in a list of directories with colons between
@@ -197,12 +190,11 @@ static long execute(const char *dirs, char *name, char **argv, char **envp)
 }
 
 // command has for arguments where to be, where to look for the command, and the
-// command's.
-static void command(struct spec *s, char **argv, char **envp)
+// command's. It may have to wait for jailtap before it goes on.
+static void command(struct spec *s, int wait, char **argv, char **envp)
 {
-	must(AT_ENTER, call(__NR_setns, JAIL, s->namespaces, 0, 0, 0));
 	confine(s);
-	if (s->seccomp_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)
+	if (wait)
 		wait_go();
 	// jailtap ignores these two, and what is executed would too.
 	static const unsigned long long as_ever[4];
@@ -215,6 +207,35 @@ static void command(struct spec *s, char **argv, char **envp)
 	must(AT_EXEC, execute(argv[2], argv[3], argv + 3, envp));
 }
 
+// init is the first process. A command of its own begins as its child, in the
+// session that jailtap is in, and with a pidfd for jailtap.
+static void init(struct spec *s, char **argv, char **envp)
+{
+	long proc = must(AT_PROC, call(__NR_fsopen, "proc", 1 /* FSOPEN_CLOEXEC */, 0, 0, 0));
+	must(AT_PROC, call(__NR_fsconfig, proc, 6 /* FSCONFIG_CMD_CREATE */, 0, 0, 0));
+	report(PROC_READY, must(AT_PROC, call(__NR_fsmount, proc, 1, 0xe /* MOUNT_ATTR_NOSUID, NODEV, NOEXEC */, 0, 0)));
+	wait_go();
+	call(__NR_close_range, CONTROL + 1, ~0u, 0, 0, 0);
+	call(__NR_prctl, PR_SET_NAME, "jailtap-init", 0, 0, 0); // for ps(1): it is executed from a number
+	must(AT_CGROUP, call(__NR_unshare, CLONE_NEWCGROUP, 0, 0, 0, 0));
+	long child = 0;
+	int pidfd = 0;
+	if (s->mode == INIT_AND_COMMAND) {
+		child = must(AT_FORK, call(__NR_clone, CLONE_PIDFD | SIGCHLD, 0, &pidfd, 0, 0));
+		if (child == 0) {
+			command(s, 1, argv, envp);
+			return;
+		}
+		for (char *p = argv[1]; p < envp[-2] || *p; p++) // ps(1) is to show the command once
+			*p = 0;
+	}
+	must(AT_SESSION, call(__NR_setsid, 0, 0, 0, 0, 0));
+	s->uid = s->gid = s->ngroups = 0;
+	confine(s);
+	report(CONFINED, pidfd);
+	first_process(child);
+}
+
 __attribute__((noreturn, used)) void start(long *stack)
 {
 	static struct spec s;
@@ -223,12 +244,13 @@ __attribute__((noreturn, used)) void start(long *stack)
 	// While it has the host's privileges nobody in the jail may look into it.
 	must(AT_SPEC, call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0));
 	long n = must(AT_SPEC, call6(__NR_recvfrom, CONTROL, (long)&s, sizeof s, 0, 0, 0));
-	if (n != sizeof s || (s.mode == COMMAND && stack[0] < 4))
+	if (n != sizeof s || (s.mode != INIT && stack[0] < 4))
 		must(AT_SPEC, -EINVAL);
-	if (s.mode == INIT)
-		init(&s);
-	else
-		command(&s, argv, envp);
+	if (s.mode == COMMAND) {
+		must(AT_ENTER, call(__NR_setns, JAIL, s.namespaces, 0, 0, 0));
+		command(&s, s.seccomp_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER, argv, envp);
+	} else
+		init(&s, argv, envp);
 	for (;;)
 		call(__NR_exit_group, 1, 0, 0, 0, 0);
 }

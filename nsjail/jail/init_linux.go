@@ -3,12 +3,14 @@
 package jail
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,17 +39,13 @@ var initFile = sync.OnceValues(func() (*os.File, error) {
 // An agent is a process of the program of init.c, and our end of its control
 // socket.
 type agent struct {
-	process *os.Process
+	pid     int // of a child of this process, which has not been waited for
 	control *os.File
 }
 
 // startAgent starts the program and tells it what to do. files are its descriptors
-// from 0 on; the control socket is 3.
+// from 0 on, if it has any; the control socket is 3.
 func startAgent(spec *initSpec, argv, env []string, files []*os.File, sys *syscall.SysProcAttr) (*agent, error) {
-	message, err := spec.marshal()
-	if err != nil {
-		return nil, err
-	}
 	program, err := initFile()
 	if err != nil {
 		return nil, err
@@ -58,15 +56,24 @@ func startAgent(spec *initSpec, argv, env []string, files []*os.File, sys *sysca
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
 	defer theirs.Close()
-	files = append(append(append([]*os.File{}, files[:3]...), theirs), files[3:]...)
-	process, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), argv,
-		&os.ProcAttr{Env: env, Files: files, Sys: sys})
+	const none = ^uintptr(0)
+	fds := []uintptr{none, none, none, theirs.Fd()}
+	for i, f := range files {
+		if i < 3 {
+			fds[i] = f.Fd()
+		} else {
+			fds = append(fds, f.Fd())
+		}
+	}
+	// os.StartProcess would try first whether pidfds work, with a child.
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), argv, &syscall.ProcAttr{Env: env, Files: fds, Sys: sys})
+	runtime.KeepAlive(files)
 	if err != nil {
 		ours.Close()
 		return nil, startError(err)
 	}
-	a := &agent{process, ours}
-	if _, err := ours.Write(message); err != nil {
+	a := &agent{pid, ours}
+	if _, err := ours.Write(spec.bytes()); err != nil {
 		a.abandon()
 		return nil, fmt.Errorf("the jail's process is gone: %w", err)
 	}
@@ -82,7 +89,7 @@ func startError(err error) error {
 
 // read waits for a report. The end of the socket is io.EOF.
 func (a *agent) read() (r report, err error) {
-	err = binary.Read(a.control, binary.NativeEndian, &r)
+	_, err = io.ReadFull(a.control, unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r)))
 	return r, err
 }
 
@@ -109,6 +116,6 @@ func (a *agent) release() error {
 // abandon ends a process that did not become what it should.
 func (a *agent) abandon() {
 	a.control.Close()
-	a.process.Kill()
-	a.process.Wait()
+	unix.Kill(a.pid, unix.SIGKILL)
+	unix.Wait4(a.pid, nil, 0, nil)
 }

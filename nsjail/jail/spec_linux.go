@@ -3,9 +3,8 @@
 package jail
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
+	"unsafe"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -29,6 +28,7 @@ type initSpec struct {
 const (
 	modeInit = iota
 	modeCommand
+	modeInitAndCommand
 )
 
 // A step is what a report of the program is about. Keep in sync with enum step in
@@ -36,13 +36,15 @@ const (
 type step int32
 
 const (
-	procReady step = iota // the value is the descriptor of a proc file system, not yet mounted
-	confined
-	listener // the value is the descriptor of a seccomp listener
+	procReady    step = iota // the value is the descriptor of a proc file system, not yet mounted
+	confined                 // the value is the descriptor of a pidfd of the command, if there is one
+	listener                 // the value is the descriptor of a seccomp listener
+	commandEnded             // the value is the status, as wait(2) has it, of the first process's command
 	atSpec
 	atProc
 	atSession
 	atCgroup
+	atFork
 	atEnter
 	atBounding
 	atUser
@@ -59,6 +61,7 @@ var failures = map[step]string{
 	atProc:     "make a proc file system (Linux 5.2)",
 	atSession:  "make a session",
 	atCgroup:   "make a cgroup namespace",
+	atFork:     "make the command's process",
 	atEnter:    "enter the jail's namespaces (Linux 5.8)",
 	atBounding: "drop capabilities from the bounding set: it needs CAP_SETPCAP",
 	atUser:     "change the user and its groups",
@@ -85,10 +88,9 @@ func (r report) err() error {
 	return fmt.Errorf("%s: %w", failures[r.Step], unix.Errno(r.Value))
 }
 
-func (s *initSpec) marshal() ([]byte, error) {
-	var b bytes.Buffer
-	err := binary.Write(&b, binary.NativeEndian, s)
-	return b.Bytes(), err
+// bytes are the struct as the program of init.c has it.
+func (s *initSpec) bytes() []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(s)), unsafe.Sizeof(*s))
 }
 
 // setFilter puts a seccomp filter in.

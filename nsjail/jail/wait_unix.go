@@ -8,23 +8,28 @@ import (
 	"syscall"
 )
 
-// wait leaves to the terminal what it sends to all in the foreground (SIGINT,
-// SIGQUIT): the command has that already.
+// wait waits for a process, and hands it signals.
 func wait(process *os.Process) (exit int) {
+	defer relay(func(sig syscall.Signal) { process.Signal(sig) })()
+	return status(process.Wait())
+}
+
+// relay sends on the signals that this process gets, but leaves to the terminal what
+// that sends to all in the foreground (SIGINT, SIGQUIT): the command has it already.
+func relay(send func(syscall.Signal)) (stop func()) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
-	defer func() {
-		signal.Stop(signals)
-		close(signals)
-	}()
 	go func() {
 		for sig := range signals {
 			if sig == syscall.SIGTERM || sig == syscall.SIGHUP {
-				process.Signal(sig)
+				send(sig.(syscall.Signal))
 			}
 		}
 	}()
-	return status(process.Wait())
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+	}
 }
 
 // status is a process's exit status as shells have it.
@@ -32,7 +37,10 @@ func status(state *os.ProcessState, err error) int {
 	if err != nil {
 		return 127
 	}
-	how := state.Sys().(syscall.WaitStatus)
+	return exitStatus(state.Sys().(syscall.WaitStatus))
+}
+
+func exitStatus(how syscall.WaitStatus) int {
 	if how.Signaled() {
 		return 128 + int(how.Signal())
 	}
