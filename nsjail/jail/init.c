@@ -207,6 +207,16 @@ static void command(struct spec *s, int wait, char **argv, char **envp)
 	must(AT_EXEC, execute(argv[2], argv[3], argv + 3, envp));
 }
 
+// only_title takes the arguments behind the first one away from what ps(1) shows. One
+// that is not 0 where they end has the kernel look for the end (get_mm_cmdline() of
+// fs/proc/base.c).
+static void only_title(char *rest, char *last)
+{
+	while (rest < last || *rest)
+		*rest++ = 0;
+	*rest = 1;
+}
+
 // init is the first process. A command of its own begins as its child, in the
 // session that jailtap is in, and with a pidfd for jailtap.
 static void init(struct spec *s, char **argv, char **envp)
@@ -226,8 +236,7 @@ static void init(struct spec *s, char **argv, char **envp)
 			command(s, 1, argv, envp);
 			return;
 		}
-		for (char *p = argv[1]; p < envp[-2] || *p; p++) // ps(1) is to show the command once
-			*p = 0;
+		only_title(argv[1], envp[-2]);
 	}
 	must(AT_SESSION, call(__NR_setsid, 0, 0, 0, 0, 0));
 	s->uid = s->gid = s->ngroups = 0;
