@@ -65,7 +65,7 @@ var rules = []rule{
 		"what the tests stand on must not be what they test"},
 	{"cmd/jailtap", []string{"bpf", "loader", "nsjail", "compat", "internal/capfile", "internal/packetline",
 		"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/gopacket/gopacket", "golang.org/x/net/bpf", "github.com/goccy/go-yaml",
-		"github.com/coreos/go-systemd/v22", "github.com/VictoriaMetrics/metrics", "golang.org/x/sys/unix"},
+		"github.com/coreos/go-systemd/v22", "golang.org/x/sys/unix"},
 		"it joins the others and talks; raw netlink and eBPF are for the packages below"},
 	{"integration", nil,
 		"tests, demo and benchmarks may import everything, and nothing imports them"},

@@ -27,7 +27,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // run is the whole program, and returns its exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
-	root := a.command()
+	root := a.command(args)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -52,7 +52,21 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return 1
 }
 
-func (a *app) command() *cobra.Command {
+// commands are what jailtap does.
+var commands = []struct {
+	name string
+	make func(*app) *cobra.Command
+}{
+	{"capture", (*app).captureCommand}, {"run", (*app).runCommand}, {"serve", (*app).serveCommand}, {"oci", (*app).ociCommand},
+	{"filter", (*app).filterCommand}, {"conform", (*app).conformCommand},
+	{"jail", (*app).jailCommand}, {"jls", (*app).jlsCommand}, {"jexec", (*app).jexecCommand},
+	{"siginfo", (*app).sigInfoCommand}, {"sockstat", (*app).sockstatCommand},
+	{"version", (*app).versionCommand}, {"world", (*app).worldCommand},
+}
+
+// command is the one that the arguments name, below the program's own; or all of them
+// are there if they name none.
+func (a *app) command(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "jailtap",
 		Short: "Capture the packets of a jail and nothing else",
@@ -63,17 +77,26 @@ that you give.`,
   jailtap capture -i any -a 10.0.0.5,fd00::5 -w five.pcapng
   jailtap run -a 10.0.0.5 -- tcpdump -ni eth0
   jailtap filter -a 10.0.0.5 --explain udp port 53`,
-		SilenceErrors:    true,
-		SilenceUsage:     true,
-		PersistentPreRun: func(*cobra.Command, []string) { a.began = true },
-		RunE: func(*cobra.Command, []string) error {
-			return usagef("name a command: capture, run, serve, oci, filter, conform, jail, jls, jexec, siginfo, sockstat, version, world")
-		},
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRun:  func(*cobra.Command, []string) { a.began = true },
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.captureCommand(), a.conformCommand(), a.filterCommand(), a.jailCommand(), a.jexecCommand(), a.jlsCommand(), a.ociCommand(), a.runCommand(),
-		a.serveCommand(), a.sigInfoCommand(), a.sockstatCommand(), a.versionCommand(), a.worldCommand())
+	var names []string
+	for _, c := range commands {
+		if len(args) > 0 && args[0] == c.name {
+			root.AddCommand(c.make(a))
+			return root
+		}
+		names = append(names, c.name)
+	}
+	root.RunE = func(*cobra.Command, []string) error {
+		return usagef("name a command: %s", strings.Join(names, ", "))
+	}
+	for _, c := range commands {
+		root.AddCommand(c.make(a))
+	}
 	return root
 }
 

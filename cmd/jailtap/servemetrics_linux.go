@@ -11,45 +11,33 @@ import (
 	"slices"
 	"time"
 
-	"github.com/VictoriaMetrics/metrics"
-
 	"jailtap/loader/broker"
 )
 
 // writeMetrics writes the broker's counts as they are now, those of one kind
-// together, as Prometheus' text format wants them.
+// together, in Prometheus' text format (version 0.0.4).
 func writeMetrics(w io.Writer, jails []broker.JailStats) {
-	var known []broker.JailStats
-	for _, j := range jails {
-		if j.Name != "" { // else it is those who were of no jail
-			known = append(known, j)
-		}
-	}
 	kind := func(name, kind, help string) {
 		fmt.Fprintf(w, "# HELP jailtap_%s %s\n# TYPE jailtap_%[1]s %[3]s\n", name, help, kind)
 	}
-	gauge := func(name, help string, value func(broker.JailStats) uint64) {
-		kind(name, "gauge", help)
-		for _, j := range known {
-			metrics.WriteGaugeUint64(w, fmt.Sprintf("jailtap_%s{jail=%q}", name, j.Name), value(j))
+	each := func(name, is, help string, value func(broker.JailStats) uint64) {
+		kind(name, is, help)
+		for _, j := range jails {
+			if j.Name != "" { // else it is those who were of no jail
+				fmt.Fprintf(w, "jailtap_%s{jail=%q} %d\n", name, j.Name, value(j))
+			}
 		}
 	}
-	counter := func(name, help string, value func(broker.JailStats) uint64) {
-		kind(name, "counter", help)
-		for _, j := range known {
-			metrics.WriteCounterUint64(w, fmt.Sprintf("jailtap_%s{jail=%q}", name, j.Name), value(j))
-		}
-	}
-	gauge("captives", "Captive sockets that there are.", func(j broker.JailStats) uint64 { return uint64(j.Captives) })
-	gauge("ring_bytes", "Rings of captive sockets, as they were asked for.", func(j broker.JailStats) uint64 { return uint64(j.RingBytes) })
-	counter("given_total", "Captive sockets given.", func(j broker.JailStats) uint64 { return j.Given })
-	counter("packets_seen_total", "Packets that came to captive sockets.", func(j broker.JailStats) uint64 { return j.Seen })
-	counter("packets_in_scope_total", "Packets in scope.", func(j broker.JailStats) uint64 { return j.InScope })
-	counter("packets_matched_total", "Packets in scope that filters took.", func(j broker.JailStats) uint64 { return j.Matched })
+	each("captives", "gauge", "Captive sockets that there are.", func(j broker.JailStats) uint64 { return uint64(j.Captives) })
+	each("ring_bytes", "gauge", "Rings of captive sockets, as they were asked for.", func(j broker.JailStats) uint64 { return uint64(j.RingBytes) })
+	each("given_total", "counter", "Captive sockets given.", func(j broker.JailStats) uint64 { return j.Given })
+	each("packets_seen_total", "counter", "Packets that came to captive sockets.", func(j broker.JailStats) uint64 { return j.Seen })
+	each("packets_in_scope_total", "counter", "Packets in scope.", func(j broker.JailStats) uint64 { return j.InScope })
+	each("packets_matched_total", "counter", "Packets in scope that filters took.", func(j broker.JailStats) uint64 { return j.Matched })
 	kind("refused_total", "counter", "Requests refused.")
 	for _, j := range jails {
 		for _, code := range slices.Sorted(maps.Keys(j.Refused)) {
-			metrics.WriteCounterUint64(w, fmt.Sprintf("jailtap_refused_total{code=%q,jail=%q}", code, j.Name), j.Refused[code])
+			fmt.Fprintf(w, "jailtap_refused_total{code=%q,jail=%q} %d\n", code, j.Name, j.Refused[code])
 		}
 	}
 }

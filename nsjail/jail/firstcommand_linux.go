@@ -11,8 +11,8 @@ import (
 )
 
 // A firstCommand is the command of a jail's start as a child of the jail's first
-// process. It waits to be executed. Another process would have to enter the jail,
-// which takes longer than all else of the start.
+// process. It waits to be executed. A process that enters the jail has to be started
+// from jailtap, which is large, and takes longer.
 type firstCommand struct {
 	jail, name string
 	pidfd      *os.File
