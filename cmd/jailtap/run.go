@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,11 +53,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return 1
 }
 
-// commands are what jailtap does.
-var commands = []struct {
+type command struct {
 	name string
 	make func(*app) *cobra.Command
-}{
+}
+
+// commands are what jailtap does.
+var commands = []command{
 	{"capture", (*app).captureCommand}, {"run", (*app).runCommand}, {"serve", (*app).serveCommand}, {"oci", (*app).ociCommand},
 	{"filter", (*app).filterCommand}, {"conform", (*app).conformCommand},
 	{"jail", (*app).jailCommand}, {"jls", (*app).jlsCommand}, {"jexec", (*app).jexecCommand},
@@ -83,18 +86,18 @@ that you give.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	var names []string
-	for _, c := range commands {
-		if len(args) > 0 && args[0] == c.name {
-			root.AddCommand(c.make(a))
-			return root
-		}
-		names = append(names, c.name)
-	}
 	root.RunE = func(*cobra.Command, []string) error {
+		var names []string
+		for _, c := range commands {
+			names = append(names, c.name)
+		}
 		return usagef("name a command: %s", strings.Join(names, ", "))
 	}
-	for _, c := range commands {
+	asked := commands
+	if i := slices.IndexFunc(commands, func(c command) bool { return len(args) > 0 && c.name == args[0] }); i >= 0 {
+		asked = commands[i : i+1]
+	}
+	for _, c := range asked {
 		root.AddCommand(c.make(a))
 	}
 	return root

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"jailtap/nsjail/confine"
 )
 
 // A construction is a jail in the making: its namespaces, its cgroup, what it sees of
@@ -19,9 +21,8 @@ type construction struct {
 	cgroup     string
 	command    *Command // nil: none yet
 
-	cgroupDir *os.File
-	process   *initSpec // of the first process
-	agent     *agent    // the first process, from start on
+	process *initSpec // of the first process
+	agent   *agent    // the first process, from start on
 }
 
 // run does it on a thread of its own. The first process is started when the host's
@@ -33,7 +34,6 @@ func (c *construction) run() error {
 	if err := errors.Join(c.unshare(), <-prepared); err != nil {
 		return err
 	}
-	defer c.cgroupDir.Close()
 	mounts, err := planMounts(c.spec.Mounts)
 	defer func() {
 		for _, m := range mounts {
@@ -54,6 +54,7 @@ func (c *construction) run() error {
 }
 
 // prepare makes what the first process needs and no thread must leave the host for.
+// The rules of a shared jail are on its cgroup before any process is in it.
 func (c *construction) prepare() (err error) {
 	if _, err := initFile(); err != nil {
 		return err
@@ -68,8 +69,10 @@ func (c *construction) prepare() (err error) {
 	if err := makeCgroup(c.cgroupRoot, c.cgroup, c.spec.Limits); err != nil {
 		return err
 	}
-	c.cgroupDir, err = os.Open(c.cgroup)
-	return err
+	if c.spec.Network == Shared {
+		return confine.Attach(c.cgroup, c.spec.plainAddresses())
+	}
+	return nil
 }
 
 // finish waits until the first process has given up its privileges, and its command,
@@ -89,7 +92,7 @@ func (c *construction) finish() (*firstCommand, error) {
 		c.agent.abandon()
 		return nil, err
 	}
-	return &firstCommand{c.spec.Name, c.command.Argv[0], os.NewFile(uintptr(pidfd.fd), "pidfd"), c.agent}, nil
+	return &firstCommand{c.spec.Name, c.command.Argv[0], os.NewFile(uintptr(pidfd), "pidfd"), c.agent}, nil
 }
 
 // unshare leaves the host's namespaces but for that of processes, which only a
@@ -136,7 +139,12 @@ func loopbackUp() error {
 }
 
 // start starts the first process in the cgroup and in a process namespace.
-func (c *construction) start() (err error) {
+func (c *construction) start() error {
+	cgroup, err := os.Open(c.cgroup)
+	if err != nil {
+		return err
+	}
+	defer cgroup.Close()
 	argv, env := []string{"jailtap: jail " + c.spec.Name}, []string(nil)
 	var files []*os.File
 	if c.command != nil {
@@ -154,7 +162,7 @@ func (c *construction) start() (err error) {
 		argv, env = c.command.argv(argv[0]), c.command.Env
 	}
 	c.agent, err = startAgent(c.process, argv, env, files, &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWPID, UseCgroupFD: true, CgroupFD: int(c.cgroupDir.Fd()),
+		Cloneflags: unix.CLONE_NEWPID, UseCgroupFD: true, CgroupFD: int(cgroup.Fd()),
 	})
 	return err
 }
@@ -179,10 +187,11 @@ func (c *construction) furnish(mounts []planned) error {
 	if err != nil {
 		return err
 	}
-	proc, err := takeFrom(c.agent.pid, int(fd))
+	taken, err := takeFrom(c.agent.pid, int(fd))
 	if err != nil {
 		return err
 	}
+	proc := mounted{taken}
 	defer proc.close()
 	root, err := enterRoot(c.spec.Path)
 	if err != nil {
@@ -209,17 +218,16 @@ func (c *construction) furnish(mounts []planned) error {
 }
 
 // takeFrom takes a descriptor of a child.
-func takeFrom(pid, fd int) (mounted, error) {
+func takeFrom(pid, fd int) (ours int, err error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return mounted{}, err
+		return -1, err
 	}
 	defer unix.Close(pidfd)
-	ours, err := unix.PidfdGetfd(pidfd, fd, 0)
-	if err != nil {
-		return mounted{}, fmt.Errorf("pidfd_getfd (Linux 5.6): %w", err)
+	if ours, err = unix.PidfdGetfd(pidfd, fd, 0); err != nil {
+		return -1, fmt.Errorf("pidfd_getfd (Linux 5.6): %w", err)
 	}
-	return mounted{ours}, nil
+	return ours, nil
 }
 
 // isDirectory reports whether a jail has a directory of its own, and no link to

@@ -115,7 +115,7 @@ func (j *Jail) bringUp(ctx context.Context, s Starter) (ends bool, err error) {
 	return j.settle()
 }
 
-// construct makes the jail up to its network, and records its first process.
+// construct makes the jail, its first process and its network.
 func (j *Jail) construct(s Starter) (*firstCommand, error) {
 	spec := &j.rec.Spec
 	root, dir, err := j.registry.cgroup(spec.Name)
@@ -131,19 +131,27 @@ func (j *Jail) construct(s Starter) (*firstCommand, error) {
 	if err := onLostThread(c.run); err != nil {
 		return nil, err
 	}
-	j.rec.First, err = identify(c.agent.pid)
+	first, err := c.finish()
 	if err == nil {
-		err = j.registry.save(j.rec)
-	}
-	first, err2 := c.finish()
-	if err = errors.Join(err, err2); err == nil {
-		err = j.registry.addNetwork(j.rec)
+		err = j.publish(c.agent.pid)
 	}
 	if err != nil {
 		first.close()
 		return nil, err
 	}
 	return first, nil
+}
+
+// publish records the first process, and makes the network. With that the jail is
+// found, and entered, so all that it is held to is there already.
+func (j *Jail) publish(first int) (err error) {
+	if j.rec.First, err = identify(first); err != nil {
+		return err
+	}
+	if err := j.registry.save(j.rec); err != nil {
+		return err
+	}
+	return j.registry.addNetwork(j.rec)
 }
 
 // settle leaves the jail to itself.

@@ -104,7 +104,7 @@ func (e *entry) hire(a *agent) error {
 	if err != nil {
 		return err
 	}
-	file := os.NewFile(uintptr(taken.fd), "seccomp listener")
+	file := os.NewFile(uintptr(taken), "seccomp listener")
 	defer file.Close()
 	if err := e.jail.registry.Agent.Serve(e.jail, file); err != nil {
 		return fmt.Errorf("allow.bpf: %w", err)

@@ -157,6 +157,7 @@ static void first_process(long command)
 			if (pid == command) {
 				report(ENDED, status);
 				call(__NR_close_range, CONTROL, ~0u, 0, 0, 0);
+				command = 0; // the number is another one's then
 			}
 		if (!persist && call(__NR_kill, -1, 0, 0, 0, 0) == -ESRCH)
 			call(__NR_exit_group, 0, 0, 0, 0, 0);

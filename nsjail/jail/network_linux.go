@@ -11,8 +11,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"jailtap/nsjail/confine"
 )
 
 // claimAddresses makes sure that a jail's addresses are nobody else's, and records
@@ -104,12 +102,7 @@ func isNotFound(err error) bool {
 // addNetwork gives a jail, whose first process is there, what is recorded.
 func (r Registry) addNetwork(rec *record) error {
 	switch rec.Spec.Network {
-	case Shared:
-		// The rules come first, or the jail's address could be reached without. So
-		// far the jail has one process, which makes no sockets.
-		if err := confine.Attach(rec.Cgroup, rec.Spec.plainAddresses()); err != nil {
-			return err
-		}
+	case Shared: // the rules are there already
 		return addAddresses(rec.Added)
 	case VNET:
 		if err := r.addLink(rec); err != nil {

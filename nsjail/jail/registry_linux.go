@@ -179,8 +179,11 @@ func (r Registry) clean(rec *record) error {
 // its process namespace (pid_namespaces(7)). If it is a child of this process, it is
 // waited for; others have somebody else to do that.
 func (p process) awaitEnd() {
-	fd, err := unix.PidfdOpen(max(p.PID, 1), 0)
-	if err != nil || p.PID == 0 {
+	if p.PID == 0 {
+		return
+	}
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil {
 		return
 	}
 	defer unix.Close(fd)

@@ -10,8 +10,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"jailtap/nsjail/confine"
 )
 
 // ground is an interface with the host's address 10.9.0.254, and sets lo up.
@@ -261,5 +264,38 @@ func TestAChangeThatWasKilledCanBeMadeAgain(t *testing.T) {
 	y.changes("a", "ground0|10.9.0.1/24")
 	if now := network(t); !slices.Equal(now, before) {
 		t.Errorf("the host has %v, and had %v", now, before)
+	}
+}
+
+// Whoever enters a jail as soon as it is found enters one whose first process has given
+// up its privileges, and whose sockets are held to its addresses.
+func TestAJailIsConfinedBeforeItIsFound(t *testing.T) {
+	y := newYard(t)
+	ground(t)
+	spec := sharedJail(t, "a", "ground0|10.9.0.1/24")
+	spec.Persist = true
+	for range 30 {
+		made := make(chan error, 1)
+		go func() {
+			_, err := y.Create(t.Context(), spec, Starter{})
+			made <- err
+		}()
+		var j *Jail
+		for deadline := time.Now().Add(10 * time.Second); j == nil; {
+			if j, _ = y.Find("a"); time.Now().After(deadline) {
+				t.Fatal("no jail is found")
+			}
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", j.PID()))
+		if err != nil || !strings.Contains(string(status), "Seccomp:\t2\n") {
+			t.Errorf("the first process is not confined: %v", err)
+		}
+		if err := confine.Change(j.rec.Cgroup, j.rec.Spec.plainAddresses()); err != nil {
+			t.Errorf("its sockets are not held to its addresses: %v", err)
+		}
+		if err := <-made; err != nil {
+			t.Fatal(err)
+		}
+		y.remove("a")
 	}
 }

@@ -19,7 +19,9 @@ func wait(process *os.Process) (exit int) {
 func relay(send func(syscall.Signal)) (stop func()) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		for sig := range signals {
 			if sig == syscall.SIGTERM || sig == syscall.SIGHUP {
 				send(sig.(syscall.Signal))
@@ -29,6 +31,7 @@ func relay(send func(syscall.Signal)) (stop func()) {
 	return func() {
 		signal.Stop(signals)
 		close(signals)
+		<-done // what it sends to may be closed now
 	}
 }
 
