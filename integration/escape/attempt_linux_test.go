@@ -39,6 +39,7 @@ type attempt struct {
 	// do tries, and returns what it met. nil is that nothing was in the way.
 	do func(a *attacker) error
 
+	needs    func() error                   // says what the machine lacks for it; nil: nothing is needed
 	open     []setting                      // where it succeeds, as docs/SECURITY.md says
 	policy   string                         // of the scope; "" is full
 	terminal bool                           // the operator's terminal is the attacker's, too

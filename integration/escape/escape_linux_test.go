@@ -82,6 +82,12 @@ func (w *world) makeAll(t *testing.T, g group, rows []row) {
 
 // makeAttempt makes an attempt in all its settings.
 func (w *world) makeAttempt(a *attempt) row {
+	if a.needs != nil {
+		if err := a.needs(); err != nil {
+			w.t.Logf("not made: %v", err)
+			return row{a.name, a.how, "not made: " + err.Error()}
+		}
+	}
 	var results []string
 	for _, in := range a.in {
 		result, escaped := w.try(a, in)
