@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Veth makes a veth pair: name in n, peerName in peer, both up.
+// Veth makes a veth pair: name in n, peerName in peer, both up and running.
 func (n *Namespace) Veth(peer *Namespace, name, peerName string) error {
 	there, err := netns.GetFromPath(peer.Path)
 	if err != nil {
@@ -28,7 +28,10 @@ func (n *Namespace) Veth(peer *Namespace, name, peerName string) error {
 	if err != nil {
 		return fmt.Errorf("make veth pair %s and %s: %w", name, peerName, err)
 	}
-	return errors.Join(peer.setUp(peerName), n.setUp(name))
+	if err := errors.Join(peer.setUp(peerName), n.setUp(name)); err != nil {
+		return err
+	}
+	return errors.Join(peer.waitRunning(peerName), n.waitRunning(name))
 }
 
 // Bridge makes a bridge of interfaces that n has.
@@ -58,8 +61,6 @@ func (n *Namespace) Bridge(name string, ports ...string) error {
 	return n.setUp(name)
 }
 
-// setUp brings an interface up and waits until it says that it runs, which it
-// does a moment after its peer is up.
 func (n *Namespace) setUp(ifname string) error {
 	return n.Do(func() error {
 		link, err := netlink.LinkByName(ifname)
@@ -67,6 +68,26 @@ func (n *Namespace) setUp(ifname string) error {
 			return fmt.Errorf("interface %s: %w", ifname, err)
 		}
 		return netlink.LinkSetUp(link)
+	})
+}
+
+// waitRunning waits until an interface runs, which it does a moment after its peer is up
+// (linkwatch_event in net/core/link_watch.c). Before that it drops what is sent, silently.
+func (n *Namespace) waitRunning(ifname string) error {
+	const patience = 10 * time.Second
+	return n.Do(func() error {
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			link, err := netlink.LinkByName(ifname)
+			if err != nil {
+				return fmt.Errorf("interface %s: %w", ifname, err)
+			}
+			if link.Attrs().OperState == netlink.OperUp {
+				return nil
+			}
+			if time.Now().After(end) {
+				return fmt.Errorf("interface %s does not run after %v: it is %v", ifname, patience, link.Attrs().OperState)
+			}
+		}
 	})
 }
 
