@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -107,6 +108,30 @@ func killed(t *testing.T, kind Network) {
 		}
 	}
 	t.Log(phases)
+}
+
+// A command may be killed before the jail's first record is in its place.
+func TestARecordThatWasBeingWrittenIsTakenAway(t *testing.T) {
+	next := map[string]func(y *yard) error{
+		"remove": func(y *yard) error { return y.Remove(t.Context(), "a", Starter{}) },
+		"repair": func(y *yard) error { return y.Repair() },
+	}
+	for name, command := range next {
+		t.Run(name, func(t *testing.T) {
+			y := newYard(t)
+			if err := y.prepare(); err != nil {
+				t.Fatal(err)
+			}
+			for _, left := range []string{"a.json.new", "a.lock"} {
+				if err := os.WriteFile(filepath.Join(y.Dir, left), []byte("{"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := command(y); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // nextCommand takes turns: what comes next may be any.

@@ -149,7 +149,7 @@ func (r Registry) repairOne(name string) error {
 	defer l.release()
 	rec, err := r.load(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return r.forget(name)
 	}
 	if err != nil {
 		return err

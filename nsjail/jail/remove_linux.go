@@ -27,7 +27,7 @@ func (r Registry) remove(ctx context.Context, name string, s Starter) error {
 	defer l.release()
 	rec, err := r.load(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return r.forget(name) // what a command has left that was killed before it had one
 	}
 	if err != nil {
 		return err
