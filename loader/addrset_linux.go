@@ -54,10 +54,10 @@ func (s *addrSet) Close() error {
 	return errors.Join(errs...)
 }
 
-// Set makes addrs the addresses in the maps. What goes, goes before what is new
-// comes: at no moment is an address in scope that is neither in the old set nor
-// in the new, and what is in both always is. After an error, other than
-// errCapacity, there may be less in the maps than in addrs, and nothing else.
+// Set makes addrs the addresses in the maps. What goes, goes before what is new comes,
+// but for what old and new have in common: at no moment is an address in scope that is
+// neither in the old set nor in the new, and what is in both always is. After an error,
+// other than errCapacity, there may be less in the maps than that, and nothing else.
 func (s *addrSet) Set(addrs []netip.Prefix) error {
 	want := canonical(addrs)
 	if need := ebpf.CapacityFor(want); need.IPv4 > s.capacity.IPv4 || need.IPv6 > s.capacity.IPv6 {
@@ -71,21 +71,57 @@ func (s *addrSet) Set(addrs []netip.Prefix) error {
 		return nil
 	}
 	s.torn = true
+	// One network contains another, or has nothing in common with it: what is common of
+	// what goes and what comes is those of both that are in one of the others.
+	early, new := inside(come, gone)
+	late, gone := inside(gone, come)
+	if err := s.bring(early); err != nil {
+		return err
+	}
 	if err := s.flag(s.flags &^ ebpf.FlagFew4); err != nil { // from here on the tables say what is in scope
 		return err
 	}
 	if err := s.remove(gone); err != nil {
 		return err
 	}
-	s.have = want
-	if err := s.add(come); err != nil {
+	s.have = canonical(slices.Concat(want, late))
+	if err := s.add(new); err != nil {
 		return err
 	}
 	if err := s.announce(want); err != nil {
 		return err
 	}
-	s.torn = false
+	if err := s.remove(late); err != nil {
+		return err
+	}
+	s.have, s.torn = want, false
 	return nil
+}
+
+// bring adds addresses that are in scope already, as part of a network.
+func (s *addrSet) bring(set []netip.Prefix) error {
+	if len(set) == 0 {
+		return nil
+	}
+	s.have = canonical(slices.Concat(s.have, set))
+	if err := s.add(set); err != nil {
+		return err
+	}
+	return s.announce(s.have)
+}
+
+// inside divides prefixes into those inside one of networks, and the others.
+func inside(set, networks []netip.Prefix) (in, out []netip.Prefix) {
+	networks = slices.DeleteFunc(slices.Clone(networks), netip.Prefix.IsSingleIP)
+	for _, p := range set {
+		holds := func(n netip.Prefix) bool { return n.Bits() < p.Bits() && n.Contains(p.Addr()) }
+		if slices.ContainsFunc(networks, holds) {
+			in = append(in, p)
+		} else {
+			out = append(out, p)
+		}
+	}
+	return in, out
 }
 
 // canonical sorts prefixes, without bits behind their length, without
@@ -221,9 +257,13 @@ func (s *addrSet) revoke() error {
 	return nil
 }
 
-// announce tells the program which addresses and tables to look up at all.
+// announce tells the program which addresses and tables to look up at all. Those that it
+// has looked up so far it does until the values are all there.
 func (s *addrSet) announce(set []netip.Prefix) error {
 	values, flags := ebpf.Values(s.capacity, set)
+	if err := s.flag((s.flags | flags) &^ ebpf.FlagFew4); err != nil {
+		return err
+	}
 	for name, value := range values {
 		if err := s.maps[name].Put(uint32(0), value); err != nil {
 			return fmt.Errorf("set map %s: %w", name, err)

@@ -72,7 +72,11 @@ func (f *frames) complete(r record, h *unix.Tpacket3Hdr, from *unix.RawSockaddrL
 		putSLL2(r[start:], from)
 	case f.linkType == bpf.Ethernet && h.Status&unix.TP_STATUS_VLAN_VALID != 0 && h.Snaplen >= macsLen:
 		start -= tagLen
-		putTag(r[start:], h)
+		tpid := uint16(unix.ETH_P_8021Q)
+		if h.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 { // Linux 3.14
+			tpid = h.Hv1.Vlan_tpid
+		}
+		putTag(r[start:], tpid, uint16(h.Hv1.Vlan_tci))
 	}
 	return r[start:end], int(h.Mac) - start
 }
@@ -85,14 +89,10 @@ const (
 
 // putTag moves the MACs to the start of b, from tagLen behind it, and puts the
 // VLAN tag between them and the EtherType.
-func putTag(b []byte, h *unix.Tpacket3Hdr) {
-	tpid := uint16(unix.ETH_P_8021Q)
-	if h.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 { // Linux 3.14
-		tpid = h.Hv1.Vlan_tpid
-	}
+func putTag(b []byte, tpid, tci uint16) {
 	copy(b, b[tagLen:tagLen+macsLen])
 	binary.BigEndian.PutUint16(b[macsLen:], tpid)
-	binary.BigEndian.PutUint16(b[macsLen+2:], uint16(h.Hv1.Vlan_tci))
+	binary.BigEndian.PutUint16(b[macsLen+2:], tci)
 }
 
 // putSLL2 writes the header of LINKTYPE_LINUX_SLL2: all numbers in network byte

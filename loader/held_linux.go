@@ -16,7 +16,7 @@ func hold(fd int, cfg HeldConfig) (_ *Tap, err error) {
 			t.close()
 		}
 	}()
-	t.link = link{cfg.Interface, cfg.Index, cfg.LinkType}
+	t.link = link{name: cfg.Interface, index: cfg.Index, typ: cfg.LinkType}
 	t.engine, t.reason = EBPF, "it is a captive socket"
 	t.frames.linkType, t.frames.direction, t.frames.program = cfg.LinkType, cfg.Direction, cfg.Program
 	t.frames.snaplen = Config{Snaplen: cfg.Snaplen}.snaplen()

@@ -16,6 +16,7 @@
 
 #define MEMBERS 4096 /* at an interface; keep in sync with hub_linux.go */
 #define SHARERS 8    /* of an address; keep in sync with hub_linux.go */
+#define WORDS (MEMBERS / 64)
 
 /* EtherTypes (IEEE 802 numbers). */
 #define ETHER_IPV4 0x0800
@@ -34,7 +35,7 @@ enum {
 	GROUP_FULL = 4,    /* IPv6 frames to many are, and ARP and RARP frames to all */
 };
 
-/* The captures that have an address in their scope. */
+/* Captures that share something: an address in their scopes, for instance. */
 struct sharers {
 	__u16 id[SHARERS]; /* number of the capture plus 1; the first 0 ends it */
 };
@@ -58,6 +59,18 @@ struct {
 	__type(key, struct address6);
 	__type(value, struct sharers);
 } owners6 SEC(".maps");
+
+/* The captures whose programs are shown all frames, their scopes being more than single
+ * addresses, or those having too many owners. A hash of one entry: what is looked up in
+ * a hash stays as it is as long as the program runs, which the value of an array does
+ * not. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32); /* 0 */
+	__type(value, struct sharers);
+} watchers SEC(".maps");
 
 /* By the number of the capture: its scope's program, with the user's behind it. */
 struct {
@@ -102,9 +115,19 @@ struct {
 	__type(value, struct count);
 } counts SEC(".maps");
 
+/* Which captures may want a kind of frames for many: a bit each, in words of 64; what
+ * says that they do is in wants. Kinds are received IPv4, other received, sent IPv4,
+ * other sent. Keep in sync with hub_linux.go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4 * WORDS);
+	__type(key, __u32); /* kind * WORDS + number / 64 */
+	__type(value, __u64);
+} many SEC(".maps");
+
 struct about {
-	__u32 limit; /* numbers of captures are below this one */
-	__u32 group; /* of sockets (PACKET_FANOUT of packet(7)), its number; for user space */
+	__u32 limit;    /* numbers of captures are below this one */
+	__u32 watched;  /* if 0 nobody is in watchers */
 };
 
 struct {
@@ -131,7 +154,9 @@ struct record {
 	__u16 protocol;  /* EtherType as the kernel sees it, network order */
 	__u8 type;       /* PACKET_* of linux/if_packet.h */
 	__u8 unfiltered; /* the user's program is still to be run */
-	__u32 unused;
+	/* A VLAN tag that the kernel has taken out of the frame. */
+	__u16 tpid; /* its TPID, network order; 0: there is none */
+	__u16 tci;
 	__u8 frame[];
 };
 
@@ -140,6 +165,11 @@ struct frame {
 	struct __sk_buff *skb;
 	__u32 is; /* which captures want it whatever the addresses: GROUP_* or 0 */
 	__u32 outgoing;
+	struct sharers *watchers; /* they have been asked already; may be NULL */
+
+	/* Where the walk through many is. */
+	__u32 word;
+	__u64 bits;
 };
 
 /* wake says whether who reads the ring is to be woken for what was added to it: if it
@@ -165,7 +195,8 @@ static __always_inline __u64 wake(void *ring, __u64 added)
 		r->protocol = skb->protocol;                                           \
 		r->type = skb->pkt_type;                                               \
 		r->unfiltered = unfiltered;                                            \
-		r->unused = 0;                                                         \
+		r->tpid = skb->vlan_present ? skb->vlan_proto : 0;                     \
+		r->tci = skb->vlan_tci;                                                \
 		if (bpf_skb_load_bytes(skb, 0, r->frame, kept)) {                      \
 			bpf_ringbuf_discard(r, 0);                                     \
 			goto dropped;                                                  \
@@ -224,9 +255,18 @@ static __always_inline int unwanted(const struct frame *f, __u32 wants)
 	return f->outgoing && (wants & RECEIVED_ONLY);
 }
 
-/* deliver is for captures that have an address of the frame in their scopes. Those of
- * but are served already. */
-static __always_inline void deliver(const struct frame *f, const struct sharers *to, const struct sharers *but)
+static __always_inline int among(const struct sharers *s, __u32 id)
+{
+	int found = 0;
+
+#pragma unroll
+	for (int i = 0; i < SHARERS; i++)
+		found |= s->id[i] == id;
+	return found;
+}
+
+/* deliver shows captures the frame, but for those that have seen it already. */
+static __always_inline void deliver(const struct frame *f, const struct sharers *to, const struct sharers *but, const struct sharers *nor)
 {
 	__u32 verdict, id, *want;
 
@@ -235,14 +275,8 @@ static __always_inline void deliver(const struct frame *f, const struct sharers 
 		id = to->id[i];
 		if (!id)
 			return;
-		if (but) {
-			int served = 0;
-#pragma unroll
-			for (int j = 0; j < SHARERS; j++)
-				served |= but->id[j] == id;
-			if (served)
-				continue;
-		}
+		if ((but && among(but, id)) || (nor && among(nor, id)))
+			continue;
 		id--;
 		want = bpf_map_lookup_elem(&wants, &id);
 		if (!want || unwanted(f, *want) || (f->is & *want))
@@ -254,34 +288,46 @@ static __always_inline void deliver(const struct frame *f, const struct sharers 
 }
 
 /* one gives one capture a frame to many. */
-static long one(__u32 id, struct frame *f)
+static long one(__u32 bit, struct frame *f)
 {
-	__u32 *want = bpf_map_lookup_elem(&wants, &id);
+	__u32 id = f->word * 64 + bit, *want;
 
+	if (!(f->bits >> (bit & 63) & 1))
+		return 0;
+	if (f->watchers && among(f->watchers, id + 1))
+		return 0;
+	want = bpf_map_lookup_elem(&wants, &id);
 	if (want && (*want & f->is) && !unwanted(f, *want))
 		put(f->skb, id, -1, 1);
 	return 0;
 }
 
-static __always_inline void deliver_group(struct frame *f)
+static long sixtyfour(__u32 word, struct frame *f)
 {
-	__u32 zero = 0;
-	struct about *about;
+	__u32 kind = 2 * f->outgoing + (f->is == GROUP_FULL), at = kind * WORDS + word;
+	__u64 *bits = bpf_map_lookup_elem(&many, &at);
 
-	if (!f->is)
-		return;
-	about = bpf_map_lookup_elem(&hubs, &zero);
-	if (about)
-		bpf_loop(about->limit, one, f, 0);
+	if (!bits || !*bits)
+		return 0;
+	f->word = word;
+	f->bits = *bits;
+	bpf_loop(64, one, f, 0);
+	return 0;
 }
 
-static __always_inline void deliver_pair(struct frame *f, const struct sharers *src, const struct sharers *dst)
+static __always_inline void deliver_group(struct frame *f, const struct about *about)
+{
+	if (f->is)
+		bpf_loop((about->limit + 63) / 64, sixtyfour, f, 0);
+}
+
+static __always_inline void deliver_pair(struct frame *f, const struct about *about, const struct sharers *src, const struct sharers *dst)
 {
 	if (src)
-		deliver(f, src, NULL);
+		deliver(f, src, f->watchers, NULL);
 	if (dst)
-		deliver(f, dst, src);
-	deliver_group(f);
+		deliver(f, dst, f->watchers, src);
+	deliver_group(f, about);
 }
 
 /* The verdict on what goes into the socket's own queue. */
@@ -291,15 +337,25 @@ SEC("socket")
 int hub(struct __sk_buff *skb)
 {
 	struct frame f = {.skb = skb};
+	struct about *about;
 	__u64 *n;
 	__u8 room[2 + ETHER_LEN + IPV4_LEN] __attribute__((aligned(8)));
 	__u8 *start = room + 2; /* so that IPv4 addresses are aligned */
 	__u16 protocol;
+	__u32 zero = 0;
 
 	f.outgoing = skb->pkt_type == PACKET_OUTGOING;
 	n = bpf_map_lookup_elem(&seen, &f.outgoing);
 	if (n)
 		*n += 1;
+	about = bpf_map_lookup_elem(&hubs, &zero);
+	if (!about)
+		return NOTHING;
+	if (about->watched) {
+		f.watchers = bpf_map_lookup_elem(&watchers, &zero);
+		if (f.watchers)
+			deliver(&f, f.watchers, NULL, NULL);
+	}
 	if (skb->vlan_present || bpf_skb_load_bytes(skb, 0, start, ETHER_LEN + IPV4_LEN))
 		return NOTHING;
 	protocol = bpf_ntohs(*(__u16 *)(start + 12));
@@ -308,7 +364,7 @@ int hub(struct __sk_buff *skb)
 
 		if (start[0] & 1)
 			f.is = GROUP_IPV4;
-		deliver_pair(&f, bpf_map_lookup_elem(&owners4, src), bpf_map_lookup_elem(&owners4, dst));
+		deliver_pair(&f, about, bpf_map_lookup_elem(&owners4, src), bpf_map_lookup_elem(&owners4, dst));
 	} else if (protocol == ETHER_IPV6) {
 		struct address6 pair[2];
 
@@ -316,7 +372,7 @@ int hub(struct __sk_buff *skb)
 			return NOTHING;
 		if (start[0] & 1)
 			f.is = GROUP_FULL;
-		deliver_pair(&f, bpf_map_lookup_elem(&owners6, &pair[0]), bpf_map_lookup_elem(&owners6, &pair[1]));
+		deliver_pair(&f, about, bpf_map_lookup_elem(&owners6, &pair[0]), bpf_map_lookup_elem(&owners6, &pair[1]));
 	} else if (protocol == ETHER_ARP || protocol == ETHER_RARP) {
 		__u32 sender, target;
 
@@ -324,7 +380,7 @@ int hub(struct __sk_buff *skb)
 			return NOTHING;
 		if ((*(__u16 *)start & *(__u16 *)(start + 2) & *(__u16 *)(start + 4)) == 0xffff)
 			f.is = GROUP_FULL;
-		deliver_pair(&f, bpf_map_lookup_elem(&owners4, &sender), bpf_map_lookup_elem(&owners4, &target));
+		deliver_pair(&f, about, bpf_map_lookup_elem(&owners4, &sender), bpf_map_lookup_elem(&owners4, &target));
 	}
 	return NOTHING;
 }

@@ -14,9 +14,9 @@ import (
 )
 
 type hubAbout struct {
-	_     structs.HostLayout
-	Limit uint32
-	Group uint32
+	_       structs.HostLayout
+	Limit   uint32
+	Watched uint32
 }
 
 type hubAddress6 struct {
@@ -40,15 +40,17 @@ type hubSharers struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	hubMapCounts  = "counts"
-	hubMapHubs    = "hubs"
-	hubMapOwners4 = "owners4"
-	hubMapOwners6 = "owners6"
-	hubMapRings   = "rings"
-	hubMapScopes  = "scopes"
-	hubMapSeen    = "seen"
-	hubMapWants   = "wants"
-	hubProgHub    = "hub"
+	hubMapCounts   = "counts"
+	hubMapHubs     = "hubs"
+	hubMapMany     = "many"
+	hubMapOwners4  = "owners4"
+	hubMapOwners6  = "owners6"
+	hubMapRings    = "rings"
+	hubMapScopes   = "scopes"
+	hubMapSeen     = "seen"
+	hubMapWants    = "wants"
+	hubMapWatchers = "watchers"
+	hubProgHub     = "hub"
 )
 
 // loadHub returns the embedded CollectionSpec for hub.
@@ -100,14 +102,16 @@ type hubProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type hubMapSpecs struct {
-	Counts  *ebpf.MapSpec `ebpf:"counts"`
-	Hubs    *ebpf.MapSpec `ebpf:"hubs"`
-	Owners4 *ebpf.MapSpec `ebpf:"owners4"`
-	Owners6 *ebpf.MapSpec `ebpf:"owners6"`
-	Rings   *ebpf.MapSpec `ebpf:"rings"`
-	Scopes  *ebpf.MapSpec `ebpf:"scopes"`
-	Seen    *ebpf.MapSpec `ebpf:"seen"`
-	Wants   *ebpf.MapSpec `ebpf:"wants"`
+	Counts   *ebpf.MapSpec `ebpf:"counts"`
+	Hubs     *ebpf.MapSpec `ebpf:"hubs"`
+	Many     *ebpf.MapSpec `ebpf:"many"`
+	Owners4  *ebpf.MapSpec `ebpf:"owners4"`
+	Owners6  *ebpf.MapSpec `ebpf:"owners6"`
+	Rings    *ebpf.MapSpec `ebpf:"rings"`
+	Scopes   *ebpf.MapSpec `ebpf:"scopes"`
+	Seen     *ebpf.MapSpec `ebpf:"seen"`
+	Wants    *ebpf.MapSpec `ebpf:"wants"`
+	Watchers *ebpf.MapSpec `ebpf:"watchers"`
 }
 
 // hubVariableSpecs contains global variables before they are loaded into the kernel.
@@ -136,26 +140,30 @@ func (o *hubObjects) Close() error {
 //
 // It can be passed to loadHubObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hubMaps struct {
-	Counts  *ebpf.Map `ebpf:"counts"`
-	Hubs    *ebpf.Map `ebpf:"hubs"`
-	Owners4 *ebpf.Map `ebpf:"owners4"`
-	Owners6 *ebpf.Map `ebpf:"owners6"`
-	Rings   *ebpf.Map `ebpf:"rings"`
-	Scopes  *ebpf.Map `ebpf:"scopes"`
-	Seen    *ebpf.Map `ebpf:"seen"`
-	Wants   *ebpf.Map `ebpf:"wants"`
+	Counts   *ebpf.Map `ebpf:"counts"`
+	Hubs     *ebpf.Map `ebpf:"hubs"`
+	Many     *ebpf.Map `ebpf:"many"`
+	Owners4  *ebpf.Map `ebpf:"owners4"`
+	Owners6  *ebpf.Map `ebpf:"owners6"`
+	Rings    *ebpf.Map `ebpf:"rings"`
+	Scopes   *ebpf.Map `ebpf:"scopes"`
+	Seen     *ebpf.Map `ebpf:"seen"`
+	Wants    *ebpf.Map `ebpf:"wants"`
+	Watchers *ebpf.Map `ebpf:"watchers"`
 }
 
 func (m *hubMaps) Close() error {
 	return _HubClose(
 		m.Counts,
 		m.Hubs,
+		m.Many,
 		m.Owners4,
 		m.Owners6,
 		m.Rings,
 		m.Scopes,
 		m.Seen,
 		m.Wants,
+		m.Watchers,
 	)
 }
 

@@ -1,44 +1,30 @@
 package loader
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 
 	cilium "github.com/cilium/ebpf"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
-// A hub is what all captures at an interface share, in whichever processes they are:
-// the program of hub.bpf.c and its maps, pinned, and a file whose locks say which
-// captures live. Their sockets are one group (PACKET_FANOUT of packet(7)), to which
-// the kernel shows each packet once, whoever of them comes and goes.
+// A hub is what captures at an interface share, in whichever processes they are: one
+// packet socket with the program of hub.bpf.c, and its maps. Each of them has them open,
+// so that the hub lasts as long as any of them, and takes them over from one that has.
 //
 // docs/HUB.md has the reasons, and what must not be done in another order.
 type hub struct {
-	hubObjects
-	pins string   // directory
-	file *os.File // its byte i is locked while capture i lives; hubMutex to change anything
-
-	id      uint32 // of the capture that this is for
-	claimed bool
+	hubMaps
+	*roster
+	socket int // -1: none
+	id     uint32
 }
 
-const (
-	hubMembers = 4096 // MEMBERS of hub.bpf.c
-	hubShares  = 8    // SHARERS
-	hubMutex   = hubMembers
-
-	hubPins  = "/sys/fs/bpf/jailtap-hub"
-	hubFiles = "/run/jailtap"
-
-	// hubVersion changes when programs and maps of different builds do not go together.
-	hubVersion = 1
-)
+const hubShares = 8 // SHARERS of hub.bpf.c
 
 // What a capture wants, of hub.bpf.c.
 const (
@@ -50,153 +36,193 @@ const (
 // errHubFull is about a hub that has no room for a capture.
 var errHubFull = errors.New("the hub is full")
 
-// openHub opens the hub of an interface, with its mutex locked.
-func openHub(namespace uint64, ifindex int) (*hub, error) {
-	name := fmt.Sprintf("hub%d-%d-%d", hubVersion, namespace, ifindex)
-	h := &hub{pins: filepath.Join(hubPins, name)}
-	if err := makePins(hubPins); err != nil {
+// openHub takes a place in the hub of an interface, which it makes if there is none.
+func openHub(ns Namespace, l link) (*hub, error) {
+	r, err := openRoster(ns, l)
+	if err != nil {
 		return nil, err
 	}
-	if err := h.lockFile(filepath.Join(hubFiles, name)); err != nil {
-		return nil, fmt.Errorf("lock the hub: %w", err)
+	h := &hub{roster: r, socket: -1}
+	err = h.takeOver()
+	if errors.Is(err, errNoHub) {
+		err = h.make(ns, l)
 	}
-	if err := h.takeUp(); err != nil {
-		h.close()
-		return nil, fmt.Errorf("the hub's maps: %w", err)
+	if err == nil {
+		err = h.claim()
 	}
-	return h, nil
+	if err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	return h, h.unlock()
 }
 
-// lockFile opens the file and locks its mutex. One that the last capture has removed
-// meanwhile is no hub's any more.
-func (h *hub) lockFile(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+// errNoHub is about an interface with no capture that shares a hub.
+var errNoHub = errors.New("there is no hub")
+
+// takeOver takes the hub's descriptors over from a member. One whose interface went down
+// has ended, as a socket of one's own would have: its members are about to notice.
+func (h *hub) takeOver() error {
+	result := errNoHub
+	for id := range h.members() {
+		e, err := h.entry(id)
+		if err == nil {
+			err = h.borrow(e)
+		}
+		switch {
+		case err != nil:
+			h.closeShared()
+			result = fmt.Errorf("take the hub over from capture %d: %w", id, err)
+		case hasError(h.socket):
+			h.closeShared()
+		default:
+			return nil
+		}
+	}
+	return result
+}
+
+// borrow gets descriptors out of another process (pidfd_getfd(2)). Its number could have
+// become another's, which would not have the socket.
+func (h *hub) borrow(e hubEntry) error {
+	if here, err := pidNamespace(); err != nil || e.PIDs != here {
+		return errors.Join(errors.New("it is in another PID namespace"), err)
+	}
+	process, err := unix.PidfdOpen(int(e.PID), 0)
+	if err != nil {
+		return fmt.Errorf("process %d: %w", e.PID, err)
+	}
+	defer unix.Close(process)
+	take := func(fd uint32) (int, error) {
+		n, err := unix.PidfdGetfd(process, int(fd), 0)
+		if errors.Is(err, unix.EPERM) {
+			err = &PrivilegeError{Op: fmt.Sprintf("get a descriptor of process %d", e.PID), Capability: "CAP_SYS_PTRACE", Err: err}
+		}
+		return n, err
+	}
+	if h.socket, err = take(e.Socket); err != nil {
+		h.socket = -1
 		return err
 	}
-	for {
-		file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if cookie, err := unix.GetsockoptUint64(h.socket, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil || cookie != e.Cookie {
+		return errors.Join(fmt.Errorf("descriptor %d of process %d is not the hub's socket", e.Socket, e.PID), err)
+	}
+	for i, m := range h.maps() {
+		fd, err := take(e.Maps[i])
+		if err == nil {
+			*m, err = cilium.NewMapFromFD(fd)
+		}
 		if err != nil {
 			return err
 		}
-		h.file = file
-		if err := h.lock(); err != nil {
-			return errors.Join(err, file.Close())
-		}
-		var st unix.Stat_t
-		if err := unix.Fstat(int(file.Fd()), &st); err == nil && st.Nlink > 0 {
-			return nil
-		}
-		file.Close()
 	}
+	return nil
 }
 
-// Locks are those of open files (F_OFD_SETLK of fcntl(2)): the kernel takes them away
-// when their holder is no more, however it ended.
-func (h *hub) lock() error   { return h.setLock(unix.F_OFD_SETLKW, unix.F_WRLCK, hubMutex) }
-func (h *hub) unlock() error { return h.setLock(unix.F_OFD_SETLK, unix.F_UNLCK, hubMutex) }
-
-func (h *hub) setLock(how int, kind int16, at int64) error {
-	for {
-		err := unix.FcntlFlock(h.file.Fd(), how, &unix.Flock_t{Type: kind, Start: at, Len: 1})
-		if err != unix.EINTR {
-			return err
-		}
-	}
-}
-
-// alive reports whether somebody else holds one of n locks.
-func (h *hub) alive(from, n int64) bool {
-	l := unix.Flock_t{Type: unix.F_WRLCK, Start: from, Len: n}
-	err := unix.FcntlFlock(h.file.Fd(), unix.F_OFD_GETLK, &l)
-	return err != nil || l.Type != unix.F_UNLCK
-}
-
-// takeUp takes up what is pinned, or makes it. What is left of captures that all have
-// ended is made anew.
-func (h *hub) takeUp() error {
-	if !h.alive(0, hubMembers) {
-		if err := h.unpin(); err != nil {
-			return err
-		}
-	}
-	spec, err := loadHub()
-	if err != nil {
-		return err
-	}
-	if err := os.Mkdir(h.pins, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	for _, m := range spec.Maps {
-		m.Pinning = cilium.PinByName
-	}
-	with := cilium.CollectionOptions{Maps: cilium.MapOptions{PinPath: h.pins}}
-	program := filepath.Join(h.pins, hubProgHub)
-	if h.Hub, err = cilium.LoadPinnedProgram(program, nil); err == nil {
-		return spec.LoadAndAssign(&h.hubMaps, &with)
-	}
-	if err := spec.LoadAndAssign(&h.hubObjects, &with); err != nil {
+// make makes a hub: nothing comes in before its program is there, and then for nobody.
+func (h *hub) make(ns Namespace, l link) error {
+	var objs hubObjects
+	if err := loadHubObjects(&objs, nil); err != nil {
 		return explainBPF(err)
 	}
-	return h.Hub.Pin(program)
-}
-
-func (h *hub) unpin() error {
-	entries, err := os.ReadDir(h.pins)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	for _, e := range entries {
-		err = errors.Join(err, os.Remove(filepath.Join(h.pins, e.Name())))
-	}
-	return errors.Join(err, os.Remove(h.pins))
-}
-
-// claim takes a number for a capture, and takes away what those that were killed have
-// left behind.
-func (h *hub) claim() error {
-	about, err := h.about()
+	h.hubMaps = objs.hubMaps
+	defer objs.Hub.Close() // the socket keeps it
+	err := within(ns, func() (err error) {
+		h.socket, err = packetSocket(l.typ)
+		return err
+	})
 	if err != nil {
+		h.socket = -1
 		return err
 	}
-	free := -1
-	for id := range int(about.Limit) {
-		if h.alive(int64(id), 1) {
-			continue
-		}
-		if err := h.clear(uint32(id)); err != nil {
-			return err
-		}
-		if free < 0 {
-			free = id
-		}
+	if err := unix.SetsockoptInt(h.socket, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, objs.Hub.FD()); err != nil {
+		return fmt.Errorf("attach the hub's program: %w", err)
 	}
-	if free < 0 {
-		free = int(about.Limit)
-	}
-	if free == hubMembers {
-		return fmt.Errorf("%w: %d captures", errHubFull, hubMembers)
-	}
-	h.id = uint32(free)
-	if err := h.setLock(unix.F_OFD_SETLK, unix.F_WRLCK, int64(h.id)); err != nil {
+	to := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: l.index}
+	if err := unix.Bind(h.socket, to); err != nil {
 		return err
 	}
-	h.claimed = true
+	if hasError(h.socket) {
+		return ErrInterfaceDown
+	}
+	return nil
+}
+
+// hasError reports whether an error waits in a socket: that the interface went down is
+// the one that can. It is not fetched (SO_ERROR), since others wait for it too.
+func hasError(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd)}}
+	_, err := unix.Poll(fds, 0)
+	return err != nil || fds[0].Revents&unix.POLLERR != 0
+}
+
+// maps are the hub's, in the order in which entries name them.
+func (m *hubMaps) maps() [numHubMaps]**cilium.Map {
+	return [...]**cilium.Map{&m.Owners4, &m.Owners6, &m.Watchers, &m.Scopes, &m.Rings, &m.Wants, &m.Many, &m.Counts, &m.Hubs, &m.Seen}
+}
+
+const numHubMaps = 10
+
+// claim takes a number for a capture and publishes it, and takes away what those that
+// were killed have left behind.
+func (h *hub) claim() error {
+	var about hubAbout
+	if err := h.Hubs.Lookup(uint32(0), &about); err != nil {
+		return err
+	}
+	if err := h.clear(about.Limit); err != nil {
+		return err
+	}
+	for h.id = 0; h.alive(h.id); h.id++ {
+		if h.id == hubMembers-1 {
+			return fmt.Errorf("%w: %d captures", errHubFull, hubMembers)
+		}
+	}
+	if err := h.takeMember(h.id); err != nil {
+		return err
+	}
+	if err := h.publish(); err != nil {
+		return err
+	}
 	about.Limit = max(about.Limit, h.id+1)
 	return errors.Join(h.Counts.Put(h.id, hubCount{}), h.Hubs.Put(uint32(0), about))
 }
 
-func (h *hub) about() (about hubAbout, err error) {
-	err = h.Hubs.Lookup(uint32(0), &about)
-	return about, err
+// publish says where others find the hub.
+func (h *hub) publish() (err error) {
+	e := hubEntry{PID: uint32(os.Getpid()), Socket: uint32(h.socket)}
+	if e.PIDs, err = pidNamespace(); err != nil {
+		return err
+	}
+	if e.Cookie, err = unix.GetsockoptUint64(h.socket, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
+		return err
+	}
+	for i, m := range h.maps() {
+		e.Maps[i] = uint32((*m).FD())
+	}
+	return h.roster.publish(e)
 }
 
-// clear takes away all of a capture that is no more.
-func (h *hub) clear(id uint32) error {
-	var ring uint32 // the map's number
-	if err := h.Rings.Lookup(id, &ring); errors.Is(err, cilium.ErrKeyNotExist) {
-		return nil
+// pidNamespace tells PID namespaces apart (namespaces(7)).
+func pidNamespace() (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Stat("/proc/self/ns/pid", &st)
+	return st.Ino, err
+}
+
+// clear takes away all of captures below a number that are no more.
+func (h *hub) clear(limit uint32) error {
+	var vacating errgroup.Group // each waits for an RCU grace period
+	vacating.SetLimit(64)
+	var err error
+	for id := range limit {
+		var ring uint32 // the map's number
+		if h.alive(id) || errors.Is(h.Rings.Lookup(id, &ring), cilium.ErrKeyNotExist) {
+			continue
+		}
+		err = errors.Join(err, h.forgetAll(h.Owners4, id), h.forgetAll(h.Owners6, id), h.unwatch(id), h.group(id, 0))
+		vacating.Go(func() error { return h.vacate(id) })
 	}
-	return errors.Join(h.forgetAll(h.Owners4, id), h.forgetAll(h.Owners6, id), h.vacate(id))
+	return errors.Join(err, vacating.Wait())
 }
 
 // forgetAll takes a capture off all addresses in a map.
@@ -243,28 +269,11 @@ func (h *hub) owners(a netip.Addr) *cilium.Map {
 // add has frames of these addresses shown to the capture's program.
 func (h *hub) add(addrs []netip.Prefix) error {
 	for _, p := range addrs {
-		if err := h.own(p.Addr()); err != nil {
+		if err := share(h.owners(p.Addr()), p.Addr().AsSlice(), h.id); err != nil {
 			return fmt.Errorf("share address %v: %w", p.Addr(), err)
 		}
 	}
 	return nil
-}
-
-func (h *hub) own(a netip.Addr) error {
-	var sharers hubSharers
-	owners, key := h.owners(a), a.AsSlice()
-	if err := owners.Lookup(key, &sharers); err != nil && !errors.Is(err, cilium.ErrKeyNotExist) {
-		return err
-	}
-	if slices.Contains(sharers.Id[:], uint16(h.id)+1) {
-		return nil
-	}
-	free := slices.Index(sharers.Id[:], 0)
-	if free < 0 {
-		return fmt.Errorf("%w: %d captures have it already", errHubFull, hubShares)
-	}
-	sharers.Id[free] = uint16(h.id) + 1
-	return owners.Put(key, sharers)
 }
 
 func (h *hub) remove(addrs []netip.Prefix) error {
@@ -276,10 +285,64 @@ func (h *hub) remove(addrs []netip.Prefix) error {
 	return nil
 }
 
-// forget takes a capture off an address.
-func forget(owners *cilium.Map, key []byte, id uint32) error {
+// watch has all frames shown to the capture's program.
+func (h *hub) watch() error {
+	if err := h.setWatched(1); err != nil {
+		return err
+	}
+	if err := share(h.Watchers, uint32(0), h.id); err != nil {
+		return fmt.Errorf("see all frames: %w", err)
+	}
+	return nil
+}
+
+// unwatch is the opposite of watch.
+func (h *hub) unwatch(id uint32) error {
+	if err := forget(h.Watchers, uint32(0), id); err != nil {
+		return err
+	}
+	var left hubSharers
+	if err := h.Watchers.Lookup(uint32(0), &left); errors.Is(err, cilium.ErrKeyNotExist) {
+		return h.setWatched(0)
+	}
+	return nil
+}
+
+func (h *hub) setWatched(n uint32) error {
+	var about hubAbout
+	err := h.Hubs.Lookup(uint32(0), &about)
+	if err != nil || about.Watched == n {
+		return err
+	}
+	about.Watched = n
+	return h.Hubs.Put(uint32(0), about)
+}
+
+// share adds a capture to those that share something.
+func share(m *cilium.Map, key any, id uint32) error {
+	var sharers hubSharers
+	if err := m.Lookup(key, &sharers); err != nil && !errors.Is(err, cilium.ErrKeyNotExist) {
+		return err
+	}
+	if slices.Contains(sharers.Id[:], uint16(id)+1) {
+		return nil
+	}
+	free := slices.Index(sharers.Id[:], 0)
+	if free < 0 {
+		return fmt.Errorf("%w: %d captures do already", errHubFull, hubShares)
+	}
+	sharers.Id[free] = uint16(id) + 1
+	err := m.Put(key, sharers)
+	if errors.Is(err, unix.E2BIG) {
+		return fmt.Errorf("%w: %d addresses", errHubFull, m.MaxEntries())
+	}
+	return err
+}
+
+// forget takes a capture out of those that share something.
+func forget(m *cilium.Map, key any, id uint32) error {
 	var old, left hubSharers
-	if err := owners.Lookup(key, &old); err != nil {
+	if err := m.Lookup(key, &old); err != nil {
 		if errors.Is(err, cilium.ErrKeyNotExist) {
 			return nil
 		}
@@ -293,59 +356,60 @@ func forget(owners *cilium.Map, key []byte, id uint32) error {
 		}
 	}
 	if n == 0 {
-		return owners.Delete(key)
+		return m.Delete(key)
 	}
-	return owners.Put(key, left)
+	return m.Put(key, left)
 }
 
-// enter makes a socket, that is bound, one of the group.
-func (h *hub) enter(fd int) error {
-	about, err := h.about()
-	if err != nil {
-		return err
-	}
-	if h.alive(0, hubMembers) && about.Group != 0 {
-		return joinGroup(fd, uint16(about.Group), 0)
-	}
-	if err := joinGroup(fd, 0, unix.PACKET_FANOUT_FLAG_UNIQUEID); err != nil {
-		return err
-	}
-	group, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
-	if err != nil {
-		return err
-	}
-	about.Group = uint32(uint16(group))
-	return h.Hubs.Put(uint32(0), about)
-}
-
-// joinGroup makes a socket one of a group in which the kernel shows each packet to the
-// first: that is what PACKET_FANOUT_CBPF does as long as there is no program to choose.
-func joinGroup(fd int, group uint16, flags int) error {
-	kind := unix.PACKET_FANOUT_CBPF | flags
-	var args []byte // struct fanout_args of linux/if_packet.h, with the most members (Linux 5.9)
-	args = binary.NativeEndian.AppendUint32(args, uint32(kind)<<16|uint32(group))
-	args = binary.NativeEndian.AppendUint32(args, hubMembers)
-	if err := unix.SetsockoptString(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, string(args)); err != nil {
-		return fmt.Errorf("join the group of sockets %d (PACKET_FANOUT): %w", group, err)
+// group says of which kinds of frames to many a capture is asked whether it wants them.
+func (h *hub) group(id, wants uint32) error {
+	const words = hubMembers / 64
+	for kind := range uint32(4) { // of the map many
+		want := wants&wantsGroupIPv4 != 0
+		if kind&1 != 0 {
+			want = wants&wantsGroupFull != 0
+		}
+		if kind&2 != 0 && wants&wantsReceivedOnly != 0 {
+			want = false
+		}
+		at, bit := kind*words+id/64, uint64(1)<<(id%64)
+		var old uint64
+		if err := h.Many.Lookup(at, &old); err != nil {
+			return err
+		}
+		now := old &^ bit
+		if want {
+			now |= bit
+		}
+		if now != old {
+			if err := h.Many.Put(at, now); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-// leave takes the capture out of the hub, and the hub away with the last of them. Its
-// socket is closed while nobody enters, whose own is not ready yet to take its place.
-func (h *hub) leave(fd int, addrs []netip.Prefix) error {
-	if err := h.lock(); err != nil {
-		return errors.Join(err, unix.Close(fd), h.close())
+// leave takes the capture out of the hub.
+func (h *hub) leave(addrs []netip.Prefix) error {
+	err := h.vacate(h.id)
+	if busy := h.lock(); busy != nil {
+		return errors.Join(err, busy, h.file.Close(), h.closeShared())
 	}
-	err := unix.Close(fd)
-	if h.claimed {
-		err = errors.Join(err, h.Wants.Put(h.id, uint32(0)), h.remove(addrs), h.vacate(h.id))
-	}
-	if !h.alive(0, hubMembers) {
-		err = errors.Join(err, h.unpin(), os.Remove(h.file.Name()))
-	}
-	return errors.Join(err, h.close())
+	return errors.Join(err, h.remove(addrs), h.unwatch(h.id), h.group(h.id, 0), h.close())
 }
 
-// close gives up the number, as being killed would.
-func (h *hub) close() error { return errors.Join(h.hubObjects.Close(), h.file.Close()) }
+// close gives the number up, as being killed would. The roster's mutex must be held.
+func (h *hub) close() error { return errors.Join(h.closeShared(), h.roster.leave()) }
+
+func (h *hub) closeShared() (err error) {
+	if h.socket >= 0 {
+		err = unix.Close(h.socket)
+	}
+	h.socket = -1
+	for _, m := range h.maps() {
+		err = errors.Join(err, (*m).Close()) // nil: nothing
+		*m = nil
+	}
+	return err
+}

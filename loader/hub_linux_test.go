@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -31,7 +30,7 @@ import (
 // share opens a tap that must share the hub.
 func (l lab) share(t *testing.T, cfg Config) *Tap {
 	t.Helper()
-	cfg.Hub = true
+	cfg.Hub = HubAlways
 	tap := l.open(t, cfg)
 	if tap.shared == nil {
 		t.Fatalf("it does not share the hub: %s", tap.Reason())
@@ -73,6 +72,7 @@ func hubFrames() [][]byte {
 // A capture in a hub and one with its own socket, that are asked for the same, see the
 // same and count the same, frame by frame, both ways.
 func TestACaptureInAHubSeesWhatOneWithItsOwnSocketSees(t *testing.T) {
+	networks := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/31"), netip.PrefixFrom(a6(1).Addr(), 128)}
 	pktType := bpf.Program{{Op: 0x28, K: 0xfffff004}, {Op: 0x15, Jt: 1, K: unix.PACKET_OUTGOING}, {Op: 0x06, K: 70}, {Op: 0x06, K: 50}}
 	tests := []struct {
 		name string
@@ -88,13 +88,21 @@ func TestACaptureInAHubSeesWhatOneWithItsOwnSocketSees(t *testing.T) {
 		{"a program that cuts", Config{Filter: program(byteIs(12, 8, 44)), Snaplen: 100}},
 		{"a program about metadata", Config{Filter: program(pktType)}},
 		{"a program that takes nothing", Config{Filter: program(returns(0))}},
+		{"a network", Config{Scope: bpf.Scope{Addrs: networks}}},
+		{"a network, received", Config{Scope: bpf.Scope{Addrs: networks, Policy: bpf.Classic}, Direction: In}},
+		{"a network, a program", Config{Scope: bpf.Scope{Addrs: networks}, Filter: program(byteIs(23, unix.IPPROTO_UDP, 40))}},
+		{"all VLANs", Config{Scope: bpf.Scope{Addrs: networks, VLANs: bpf.VLANs{Any: true}}}},
+		{"a VLAN, snaplen", Config{Scope: bpf.Scope{Addrs: scopeOf(1).Addrs, VLANs: bpf.VLANs{IDs: []uint16{7}}}, Snaplen: 48}},
+		{"a VLAN, a program that cuts", Config{Scope: bpf.Scope{Addrs: scopeOf(1).Addrs, VLANs: bpf.VLANs{IDs: []uint16{7}}}, Filter: program(returns(50))}},
 	}
 	l := newLab(t)
 	others := l.share(t, Config{Scope: scopeOf(2, 3), Direction: InOut})
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			test.cfg.Engine, test.cfg.RingBytes = EBPF, 4<<20 // nobody reads meanwhile
-			test.cfg.Scope.Addrs = append(scopeOf(1).Addrs, netip.PrefixFrom(a6(1).Addr(), 128))
+			if test.cfg.Scope.Addrs == nil {
+				test.cfg.Scope.Addrs = append(scopeOf(1).Addrs, netip.PrefixFrom(a6(1).Addr(), 128))
+			}
 			own := l.open(t, test.cfg)
 			shared := l.share(t, test.cfg)
 			frames := hubFrames()
@@ -215,7 +223,7 @@ func TestWrongListsInAHubShowNothingForeign(t *testing.T) {
 	l := newLab(t)
 	tap := l.share(t, Config{Scope: bpf.Scope{Addrs: scopeOf(1).Addrs, Policy: bpf.ClassicHost}})
 	for host := byte(2); host < 10; host++ {
-		if err := tap.shared.own(station(host).Addr()); err != nil {
+		if err := tap.shared.add(scopeOf(host).Addrs); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -243,15 +251,15 @@ func TestTheScopeOfACaptureInAHubChanges(t *testing.T) {
 	l.send(t, marker, udp(5, 6, "last"))
 	check(t, until(t, tap, "last"))
 
-	network := bpf.Scope{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
-	if err := tap.SetScope(network); !errors.Is(err, errNotShared) {
-		t.Errorf("a scope with a network: %v, want %v", err, errNotShared)
+	network := bpf.Scope{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.4/31")}}
+	if err := tap.SetScope(network); err != nil {
+		t.Fatal(err)
 	}
-	l.send(t, udp(5, 6, "after the error"), marker)
+	check(t, l.exchange(t, tap, udp(4, 6, "of the network"), udp(6, 5, "of the network"), udp(6, 7, "old")), udp(4, 6, "of the network"), udp(6, 5, "of the network"))
 	if err := tap.SetScope(scopeOf(7)); err != nil {
 		t.Fatal(err)
 	}
-	check(t, l.exchange(t, tap, udp(7, 6, "again")), udp(7, 6, "again"))
+	check(t, l.exchange(t, tap, udp(7, 6, "again"), udp(4, 6, "old")), udp(7, 6, "again"))
 }
 
 // A frame is neither lost nor seen twice while others come and go.
@@ -278,8 +286,8 @@ func TestCapturesThatEnterAHubAtOnceDoNotDisturbOthers(t *testing.T) {
 	var g errgroup.Group
 	for i := range byte(6) {
 		g.Go(func() error {
-			for range 5 {
-				other, err := Open(Config{Interface: "eth0", Namespace: l.near, Scope: scopeOf(2, 10+i), RingBytes: 1, Hub: true})
+			for range 30 {
+				other, err := Open(Config{Interface: "eth0", Namespace: l.near, Scope: scopeOf(2, 10+i), RingBytes: 1, Hub: HubAlways})
 				if err != nil {
 					return err
 				}
@@ -338,7 +346,7 @@ func (l lab) numbered(t *testing.T) (stop func() uint32) {
 func allNumbered(t *testing.T, tap *Tap, n uint32) {
 	t.Helper()
 	all := untilEnd(t, tap)
-	if uint32(len(all)) != n || n < 100 {
+	if uint32(len(all)) != n || n < 50 {
 		t.Errorf("%d frames, want %d, and many", len(all), n)
 	}
 	for i, s := range all {
@@ -359,7 +367,7 @@ func init() {
 }
 
 func captureUntilKilled(path string) {
-	tap, err := Open(Config{Interface: "eth0", Namespace: &netlab.Namespace{Name: path, Path: path}, Scope: scopeOf(1, 8), Hub: true})
+	tap, err := Open(Config{Interface: "eth0", Namespace: &netlab.Namespace{Name: path, Path: path}, Scope: scopeOf(1, 8), Hub: HubAlways})
 	if err != nil || tap.shared == nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -368,27 +376,43 @@ func captureUntilKilled(path string) {
 	select {}
 }
 
+// A capturing is another process that captures in the hub.
+type capturing struct {
+	cmd *exec.Cmd
+	id  uint32 // the capture's number
+}
+
+func startCapture(t *testing.T, l lab) (c capturing) {
+	t.Helper()
+	c.cmd = exec.Command("/proc/self/exe")
+	c.cmd.Env = append(os.Environ(), captureVariable+"="+l.near.Path)
+	stdout, err := c.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if _, scan := fmt.Sscanf(line, "ready %d", &c.id); err != nil || scan != nil {
+		rest, _ := io.ReadAll(stdout)
+		t.Fatalf("%v, %v: %s%s", err, scan, line, rest)
+	}
+	return c
+}
+
+func (c capturing) kill() {
+	c.cmd.Process.Kill()
+	c.cmd.Wait()
+}
+
 // killedCapture has another process capture in the hub, and kills it. It returns the
 // capture's number.
 func killedCapture(t *testing.T, l lab) (id uint32) {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), captureVariable+"="+l.near.Path)
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if _, scan := fmt.Sscanf(line, "ready %d", &id); err != nil || scan != nil {
-		rest, _ := io.ReadAll(stdout)
-		t.Fatalf("%v, %v: %s%s", err, scan, line, rest)
-	}
-	cmd.Process.Kill()
-	cmd.Wait()
-	return id
+	c := startCapture(t, l)
+	c.kill()
+	return c.id
 }
 
 func TestWhatAKilledCaptureLeavesInAHubIsTakenAway(t *testing.T) {
@@ -414,42 +438,215 @@ func TestWhatAKilledCaptureLeavesInAHubIsTakenAway(t *testing.T) {
 func TestAHubGoesWithItsLastCapture(t *testing.T) {
 	l := newLab(t)
 	a, b := l.share(t, Config{Scope: scopeOf(1)}), l.share(t, Config{Scope: scopeOf(1)})
-	pins, file := a.shared.pins, a.shared.file.Name()
+	file := a.shared.file.Name()
 	a.Close()
-	if _, err := os.Stat(filepath.Join(pins, hubProgHub)); err != nil {
+	if _, err := os.Stat(file); err != nil {
 		t.Errorf("with one capture left: %v", err)
 	}
 	check(t, l.exchange(t, b, udp(1, 2, "own")), udp(1, 2, "own"))
 	b.Close()
-	for _, path := range []string{pins, file} {
-		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s is still there: %v", path, err)
-		}
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", file, err)
 	}
 	killedCapture(t, l)
 	c := l.share(t, Config{Scope: scopeOf(1)})
 	check(t, l.exchange(t, c, udp(1, 2, "own")), udp(1, 2, "own"))
 }
 
-func TestACaptureThatCannotShareAHubHasItsOwnSocketAndSaysWhy(t *testing.T) {
+// Frames that the scopes before and after have in common come once, however the scopes
+// are made up.
+func TestACaptureMissesNothingWhileItsScopeChanges(t *testing.T) {
+	small, large := bpf.Scope{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/31")}}, bpf.Scope{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/30")}}
+	for name, scopes := range map[string][]bpf.Scope{
+		"addresses":           {scopeOf(1, 4), scopeOf(5, 1)},
+		"networks":            {small, large},
+		"address and network": {scopeOf(1, 4), small, scopeOf(5, 1)},
+	} {
+		for _, hub := range []Hub{HubNever, HubAlways} {
+			t.Run(name+", hub "+string(hub), func(t *testing.T) {
+				l := newLab(t)
+				tap := l.open(t, Config{Engine: EBPF, Hub: hub, Scope: scopeOf(1), RingBytes: 32 << 20, ScopeChanges: true})
+				if (tap.shared != nil) != (hub == HubAlways) {
+					t.Fatal(tap.Reason())
+				}
+				counted := l.numbered(t)
+				for n := range 2000 {
+					if err := tap.SetScope(scopes[n%len(scopes)]); err != nil {
+						t.Fatal(err)
+					}
+				}
+				allNumbered(t, tap, counted())
+			})
+		}
+	}
+}
+
+func TestACaptureInAHubWhoseScopeItCannotHoldSeesNothingUntilItCan(t *testing.T) {
 	l := newLab(t)
 	network := bpf.Scope{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/31")}}
-	vlans := scopeOf(1)
-	vlans.VLANs.Any = true
+	for range hubShares {
+		l.share(t, Config{Scope: network, RingBytes: 1})
+	}
+	tap := l.share(t, Config{Scope: scopeOf(1), ScopeChanges: true})
+	if err := tap.SetScope(network); !errors.Is(err, errHubFull) {
+		t.Errorf("one network too many: %v, want %v", err, errHubFull)
+	}
+	l.send(t, udp(1, 2, "while there is no scope"), marker)
+	if err := tap.SetScope(scopeOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	check(t, l.exchange(t, tap, udp(1, 2, "own")), udp(1, 2, "own"))
+}
+
+// The first two captures at an interface have sockets of their own, others share the hub.
+func TestTheThirdCaptureAtAnInterfaceSharesAHub(t *testing.T) {
+	l := newLab(t)
+	first, second := l.open(t, Config{Scope: scopeOf(1)}), l.open(t, Config{Scope: scopeOf(2)})
+	uncounted := []*Tap{l.open(t, Config{NoScope: true}), l.open(t, Config{Scope: scopeOf(2), Engine: EBPF}), l.open(t, Config{Scope: scopeOf(2), Hub: HubNever})}
+	for _, tap := range append(uncounted, first, second) {
+		if tap.shared != nil {
+			t.Errorf("it shares the hub: %+v", tap.link)
+		}
+	}
+	third, fourth := l.open(t, Config{Scope: scopeOf(3)}), l.open(t, Config{Scope: scopeOf(4), ScopeChanges: true})
+	network := l.open(t, Config{Scope: bpf.Scope{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.4/31")}}})
+	if third.shared == nil || fourth.shared == nil || network.shared != nil {
+		t.Errorf("the third: %s; the fourth: %s; one with a network: %s", third.Reason(), fourth.Reason(), network.Reason())
+	}
+	l.send(t, udp(1, 3, "a"), udp(2, 4, "b"), udp(5, 6, "c"), marker)
+	for tap, want := range map[*Tap][]byte{first: udp(1, 3, "a"), second: udp(2, 4, "b"), third: udp(1, 3, "a"), fourth: udp(2, 4, "b"), network: udp(5, 6, "c")} {
+		if tap == network {
+			check(t, until(t, tap, "the end"), udp(2, 4, "b"), want)
+		} else {
+			check(t, until(t, tap, "the end"), want)
+		}
+	}
+	first.Close()
+	if again := l.open(t, Config{Scope: scopeOf(1)}); again.shared != nil {
+		t.Errorf("the second one of two: %s", again.Reason())
+	}
+}
+
+func TestManyCapturesThatAreOpenedAtOnceShareAHub(t *testing.T) {
+	l := newLab(t)
+	const n = 100
+	taps := make([]*Tap, n)
+	var g errgroup.Group
+	for i := range taps {
+		g.Go(func() (err error) {
+			taps[i], err = Open(Config{Interface: "eth0", Namespace: l.near, Scope: scopeOf(byte(1 + i)), RingBytes: 1, Immediate: true})
+			return err
+		})
+	}
+	err := g.Wait()
+	t.Cleanup(func() {
+		for _, tap := range taps {
+			if tap != nil {
+				tap.Close()
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := 0
+	for _, tap := range taps {
+		if tap.shared == nil {
+			own++
+		}
+	}
+	if own != ownSockets {
+		t.Errorf("%d have sockets of their own, want %d", own, ownSockets)
+	}
+	for i := range taps {
+		l.send(t, udp(byte(1+i), 200, "own"))
+	}
+	l.send(t, marker)
+	for i, tap := range taps {
+		check(t, until(t, tap, "the end"), udp(byte(1+i), 200, "own"))
+	}
+}
+
+func TestAHubOutlivesTheCaptureThatMadeIt(t *testing.T) {
+	l := newLab(t)
+	maker := startCapture(t, l)
+	tap := l.share(t, Config{Scope: scopeOf(1), RingBytes: 32 << 20})
+	counted := l.numbered(t)
+	maker.kill()
+	for range 4 {
+		startCapture(t, l).kill() // which has taken the hub over from this process
+	}
+	allNumbered(t, tap, counted())
+}
+
+// A process that has a dead capture's number does not pass for it.
+func TestADescriptorThatIsNotTheHubsSocketIsNotTaken(t *testing.T) {
+	l := newLab(t)
+	tap := l.share(t, Config{Scope: scopeOf(1)})
+	e, err := tap.shared.entry(tap.shared.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := l.open(t, Config{Scope: scopeOf(2), Hub: HubNever})
+	e.Socket = uint32(other.fd)
+	if err := tap.shared.roster.publish(e); err != nil {
+		t.Fatal(err)
+	}
+	next := l.open(t, Config{Scope: scopeOf(3), Hub: HubAlways})
+	if next.shared != nil || !strings.Contains(next.Reason(), "is not the hub's socket") {
+		t.Errorf("%s", next.Reason())
+	}
+	check(t, l.exchange(t, next, udp(3, 2, "own")), udp(3, 2, "own"))
+}
+
+func TestAfterTheInterfaceWasDownThereIsANewHub(t *testing.T) {
+	l := newLab(t)
+	old, older := l.share(t, Config{Scope: scopeOf(1)}), l.share(t, Config{Scope: scopeOf(2)})
+	onLink(t, l.near, "eth0", netlink.LinkSetDown)
+	onLink(t, l.near, "eth0", netlink.LinkSetUp)
+	for _, n := range []*testutil.Namespace{l.near, l.far} {
+		for state := netlink.LinkOperState(0); state != netlink.OperUp; time.Sleep(time.Millisecond) {
+			onLink(t, n, "eth0", func(link netlink.Link) error { state = link.Attrs().OperState; return nil })
+		}
+	}
+	tap, second := l.share(t, Config{Scope: scopeOf(1)}), l.share(t, Config{Scope: scopeOf(2)})
+	if tap.shared.socket == old.shared.socket || sameSocket(t, tap, old) || !sameSocket(t, tap, second) {
+		t.Error("they do not share a new socket")
+	}
+	for _, tap := range []*Tap{old, older} {
+		if err := tap.Read(t.Context(), func(*Packet) error { return nil }); !errors.Is(err, ErrInterfaceDown) {
+			t.Errorf("a capture from before: %v, want %v", err, ErrInterfaceDown)
+		}
+	}
+	check(t, l.exchange(t, tap, udp(1, 2, "own")), udp(1, 2, "own"))
+}
+
+func sameSocket(t *testing.T, a, b *Tap) bool {
+	t.Helper()
+	var cookies [2]uint64
+	for i, tap := range []*Tap{a, b} {
+		var err error
+		if cookies[i], err = unix.GetsockoptUint64(tap.shared.socket, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cookies[0] == cookies[1]
+}
+
+func TestACaptureThatCannotShareAHubHasItsOwnSocketAndSaysWhy(t *testing.T) {
+	l := newLab(t)
 	random := bpf.Program{{Op: 0x20, K: 0xfffff038}, {Op: 0x06, K: 100}}
 	for _, test := range []struct {
 		cfg Config
 		why string
 	}{
-		{Config{Scope: network}, "network, 10.0.0.0/31"},
-		{Config{Scope: vlans}, "VLANs"},
 		{Config{NoScope: true}, "needs a scope"},
 		{Config{Scope: scopeOf(1), Engine: CBPF}, "engine ebpf"},
 		{Config{Scope: scopeOf(1), Interface: Any}, "not Ethernet"},
 		{Config{Scope: scopeOf(1), Interface: "lo"}, "loopback"},
 		{Config{Scope: scopeOf(1), Filter: program(random)}, "metadata"},
 	} {
-		test.cfg.Hub = true
+		test.cfg.Hub = HubAlways
 		tap := l.open(t, test.cfg)
 		if tap.shared != nil || !strings.Contains(tap.Reason(), test.why) {
 			t.Errorf("%+v: %q, want a reason with %q", test.cfg, tap.Reason(), test.why)
@@ -460,15 +657,15 @@ func TestACaptureThatCannotShareAHubHasItsOwnSocketAndSaysWhy(t *testing.T) {
 	}
 }
 
-func TestTheCaptureThatIsOneTooManyForAnAddressHasItsOwnSocket(t *testing.T) {
+func TestTheCaptureThatIsOneTooManyForAnAddressIsShownAllFrames(t *testing.T) {
 	l := newLab(t)
 	var taps []*Tap
 	for range hubShares {
 		taps = append(taps, l.share(t, Config{Scope: scopeOf(1), RingBytes: 1}))
 	}
-	last := l.open(t, Config{Scope: scopeOf(2, 1), Hub: true})
-	if last.shared != nil || !strings.Contains(last.Reason(), "8 captures have it already") {
-		t.Errorf("the last: %s", last.Reason())
+	last := l.share(t, Config{Scope: scopeOf(2, 1)})
+	if !last.shared.watching {
+		t.Error("the last is shown frames of its addresses only")
 	}
 	taps = append(taps, last)
 	l.send(t, udp(1, 3, "own"), marker)

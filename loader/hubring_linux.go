@@ -34,7 +34,7 @@ type hubRecord struct {
 	Protocol   uint16
 	Type       uint8
 	Unfiltered uint8
-	_          uint32
+	TPID, TCI  uint16
 }
 
 const hubRecordLen = int(unsafe.Sizeof(hubRecord{}))
@@ -127,17 +127,32 @@ func (f *frames) takeShared(r *hubReader, g *grouped, room []Packet) (n int) {
 		if !f.wanted(outgoing, unix.ARPHRD_ETHER) {
 			continue
 		}
-		data := rec.RawSample[hubRecordLen:][:h.Kept]
+		data, added := h.frame(rec.RawSample)
 		p := &room[n]
 		p.Time = time.Unix(0, int64(h.Time)).Add(-r.tai)
 		p.Data = data[:min(len(data), f.snaplen)]
-		p.Len = int(h.Len)
+		p.Len = int(h.Len) + added
 		p.Outgoing = outgoing
 		if g.take(f, p, h, data) {
 			n++
 		}
 	}
 	return n
+}
+
+// frame is the frame behind the header, with what the kernel has taken out of it put
+// back, over the header's end. added says how many bytes those are.
+func (h *hubRecord) frame(record []byte) (frame []byte, added int) {
+	kept := int(h.Kept)
+	if h.TPID == 0 || kept < macsLen {
+		return record[hubRecordLen:][:kept], 0
+	}
+	frame = record[hubRecordLen-tagLen:][:tagLen+kept]
+	putTag(frame, networkOrder(h.TPID), h.TCI)
+	if h.Kept < h.Len { // the filter's verdict, which counts what has been put back
+		frame = frame[:kept]
+	}
+	return frame, tagLen
 }
 
 // take runs what is left to be run of the user's program.
@@ -168,9 +183,9 @@ func (g *grouped) take(f *frames, p *Packet, h *hubRecord, frame []byte) bool {
 
 const etherLen = 14
 
-// sharedProgram is p if what it loads is the same here as in the kernel: of metadata,
-// only what the hub notes down and what does not change.
-func sharedProgram(p bpf.Program) (bpf.Program, error) {
+// sharedProgram says if p loads what is not the same here as in the kernel: of metadata it
+// may load what the hub notes down and what does not change.
+func sharedProgram(p bpf.Program) error {
 	const (
 		absolute, mode                                                 = 0x20, 0xe0 // BPF_ABS, and where it is in opcodes (linux/bpf_common.h)
 		load, class                                                    = 0x00, 0x07 // BPF_LD
@@ -184,8 +199,8 @@ func sharedProgram(p bpf.Program) (bpf.Program, error) {
 		switch in.K - ancillary {
 		case protocol, pktType, ifindex, hatype, xorX, vlanTag, vlanPresent:
 		default:
-			return nil, errors.New("the user's program looks at metadata: " + p[i:i+1].Line(0))
+			return errors.New("the user's program looks at metadata: " + p[i:i+1].Line(0))
 		}
 	}
-	return p, nil
+	return nil
 }

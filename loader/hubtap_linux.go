@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	cilium "github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -13,6 +14,88 @@ import (
 
 // errNotShared is wrapped by errors about captures that a hub cannot serve.
 var errNotShared = errors.New("not through the interface's hub")
+
+// open opens a capture, with a socket of its own or through the interface's hub.
+func open(cfg Config) (*Tap, error) {
+	own, share := cfg.enroll()
+	var why error
+	if share {
+		var t *Tap
+		if t, why = openBy((*Tap).setUpShared, nil, cfg); why == nil {
+			return t, nil
+		}
+	}
+	t, err := openBy((*Tap).setUp, own, cfg)
+	if err == nil && why != nil {
+		t.reason += "; " + why.Error()
+	}
+	return t, err
+}
+
+func openBy(setUp func(*Tap, Config) error, own *roster, cfg Config) (*Tap, error) {
+	t := &Tap{conn: conn{fd: -1, own: own}}
+	t.unscoped = cfg.NoScope
+	if err := setUp(t, cfg); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// enroll says whether it is the capture's turn to share the interface's hub. If it is not,
+// because it is one of the first, it has a place in the interface's roster.
+func (cfg Config) enroll() (own *roster, share bool) {
+	if cfg.Hub == HubAlways || cfg.Hub == HubNever || !cfg.mayShare() {
+		return nil, cfg.Hub == HubAlways
+	}
+	var r *roster
+	err := within(cfg.Namespace, func() error {
+		l, err := find(cfg.Interface)
+		if err == nil {
+			err = shareable(cfg, l)
+		}
+		if err == nil {
+			r, err = openRoster(nil, l)
+		}
+		return err
+	})
+	if err != nil { // then it is not one of those that are counted
+		return nil, false
+	}
+	if r.takeOwn() {
+		r.unlock()
+		return r, false
+	}
+	r.leave()
+	return nil, true
+}
+
+// mayShare reports whether a capture that does not ask for a hub may be in one: nothing
+// was asked for that contradicts it, nor would all frames be shown to its program.
+func (cfg Config) mayShare() bool {
+	return (cfg.Engine == Auto || cfg.Engine == "") && !cfg.NoScope && cfg.Interface != Any && singleAddresses(cfg.Scope)
+}
+
+// singleAddresses reports whether the hub's lists can say which frames are in scope, but
+// for those to many.
+func singleAddresses(s bpf.Scope) bool {
+	return s.VLANs.None() && !slices.ContainsFunc(canonical(s.Addrs), func(p netip.Prefix) bool { return !p.IsSingleIP() })
+}
+
+// shareable says why a capture at an interface cannot share a hub. That knows Ethernet;
+// on loopback each frame comes twice.
+func shareable(cfg Config, l link) error {
+	if cfg.NoScope || cfg.Engine == CBPF {
+		return errors.New("it needs a scope, and the engine ebpf")
+	}
+	if l.typ != bpf.Ethernet || l.index == 0 {
+		return fmt.Errorf("frames on %s are not Ethernet", l.name)
+	}
+	if l.loopback {
+		return fmt.Errorf("%s is a loopback interface", l.name)
+	}
+	return nil
+}
 
 // setUpShared is setUp for a capture that shares the interface's hub. Here too nothing
 // comes in before all that limits it is there: the addresses that have frames shown to
@@ -26,64 +109,26 @@ func (t *Tap) setUpShared(cfg Config) (err error) {
 	if t.link, t.fd, err = socket(cfg.Namespace, cfg.Interface); err != nil {
 		return err
 	}
-	if err = shareable(cfg, t.fd, t.link); err != nil {
+	if err = shareable(cfg, t.link); err != nil {
 		return err
 	}
 	p, err := t.plan(cfg)
 	if err != nil {
 		return err
 	}
-	namespace, err := namespaceInode(cfg.Namespace)
+	program := p.user
+	if t.frames.program != nil { // that has it
+		program = nil
+	}
+	if err = sharedProgram(program); err != nil {
+		return err
+	}
+	h, err := openHub(cfg.Namespace, t.link)
 	if err != nil {
 		return err
 	}
-	h, err := openHub(namespace, t.link.index)
-	if err != nil {
-		return err
-	}
-	defer h.unlock() // when it is closed, that has done it
-	t.shared = &seat{hub: h, wants: wantsOf(cfg), grouped: grouped{ifindex: t.link.index}}
-	if t.frames.program == nil {
-		t.shared.program, err = sharedProgram(p.user)
-	}
-	if err == nil {
-		err = t.takeSeat(cfg, p)
-	}
-	return err
-}
-
-// shareable says why a capture cannot share a hub. The hub knows single addresses and
-// untagged Ethernet frames; on loopback each frame comes twice.
-func shareable(cfg Config, fd int, l link) error {
-	if l.typ != bpf.Ethernet || l.index == 0 {
-		return fmt.Errorf("frames on %s are not Ethernet", l.name)
-	}
-	if cfg.NoScope || cfg.Engine == CBPF {
-		return errors.New("it needs a scope, and the engine ebpf")
-	}
-	ifr, err := unix.NewIfreq(l.name)
-	if err == nil {
-		err = unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr)
-	}
-	if err != nil {
-		return fmt.Errorf("flags of %s: %w", l.name, err)
-	}
-	if ifr.Uint16()&unix.IFF_LOOPBACK != 0 {
-		return fmt.Errorf("%s is a loopback interface", l.name)
-	}
-	return shareableScope(cfg.Scope)
-}
-
-func shareableScope(s bpf.Scope) error {
-	if !s.VLANs.None() {
-		return errors.New("the scope has VLANs")
-	}
-	for _, p := range canonical(s.Addrs) {
-		if !p.IsSingleIP() {
-			return fmt.Errorf("the scope has a network, %v", p)
-		}
-	}
-	return nil
+	t.shared = &seat{hub: h, wants: wantsOf(cfg), grouped: grouped{ifindex: t.link.index, program: program}}
+	return t.takeSeat(cfg, p)
 }
 
 func wantsOf(cfg Config) (wants uint32) {
@@ -104,20 +149,19 @@ type seat struct {
 	*hub
 	grouped
 	wants     uint32
-	addrs     []netip.Prefix // that the hub has for it
+	addrs     []netip.Prefix // by which the hub has frames shown to its program
+	watching  bool           // it has all frames shown to it
 	immediate bool
 	ring      *cilium.Map
 	reader    *hubReader
 	before    [2]uint64 // frames that the hub had looked at, received and sent
 }
 
-// takeSeat takes a number in the hub, fills its places, and joins the group of sockets.
+// takeSeat fills the places of the capture's number. Its own socket gets no packets: by
+// it the interface is promiscuous, or asked about.
 func (t *Tap) takeSeat(cfg Config, p plan) (err error) {
 	s := t.shared
 	s.immediate = cfg.Immediate
-	if err = s.claim(); err != nil {
-		return err
-	}
 	if err = s.makeRing(cfg.RingBytes); err != nil {
 		return err
 	}
@@ -130,37 +174,16 @@ func (t *Tap) takeSeat(cfg Config, p plan) (err error) {
 	if err = t.ask(cfg); err != nil {
 		return err
 	}
-	if err = t.enterGroup(); err != nil {
-		return err
-	}
 	if err = t.openPoll(); err != nil {
 		return err
 	}
+	t.fds[0].Fd = int32(s.socket) // whose error says that the interface is down
 	t.fds = append(t.fds, unix.PollFd{Fd: int32(s.reader.wakes), Events: unix.POLLIN})
 	if s.before, err = s.looked(); err != nil {
 		return err
 	}
 	// From here on packets come in.
-	return f.open(p.scope)
-}
-
-// enterGroup makes the socket one of the group. While it is bound and not yet of the
-// group packets come to both: so the hub's program is put on it at the end. Until then
-// it takes nothing.
-func (t *Tap) enterGroup() error {
-	if err := rejectAll(t.fd); err != nil {
-		return err
-	}
-	if err := t.bind(); err != nil {
-		return err
-	}
-	if err := t.shared.enter(t.fd); err != nil {
-		return err
-	}
-	if err := unix.SetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, t.shared.Hub.FD()); err != nil {
-		return fmt.Errorf("attach the hub's program: %w", err)
-	}
-	return nil
+	return f.show(p.scope)
 }
 
 // putScope makes p the program that says what of a frame the capture may have.
@@ -188,43 +211,82 @@ func (s *seat) got() (c hubCount, err error) {
 	return c, err
 }
 
-// close gives the seat up, with its socket.
-func (s *seat) close(fd int) error {
+// close gives the seat up.
+func (s *seat) close() error {
 	var errs []error
 	if s.reader != nil {
 		errs = append(errs, s.reader.close())
 	}
-	errs = append(errs, s.hub.leave(fd, s.addrs))
-	return errors.Join(append(errs, s.ring.Close())...)
+	return errors.Join(append(errs, s.hub.leave(s.addrs), s.ring.Close())...)
 }
 
 // A sharedFilter is withMaps in a hub.
 type sharedFilter struct {
 	seat *seat
 	maps withMaps
-	torn bool // perhaps the hub does not have all of seat.addrs
+	torn bool // perhaps the hub does not have what is in seat
 }
 
-// open has the hub deliver frames in s.
-func (f *sharedFilter) open(s bpf.Scope) error {
-	want := canonical(s.Addrs)
-	gone, come := diff(f.seat.addrs, want)
+// show has the hub show the capture's program the frames that s may be about. At each
+// moment it is shown those that the scopes before and after have in common, once.
+func (f *sharedFilter) show(s bpf.Scope) error {
+	if err := f.seat.lock(); err != nil {
+		return err
+	}
+	defer f.seat.unlock()
+	err := errHubFull
+	if singleAddresses(s) {
+		err = f.list(canonical(s.Addrs))
+	}
+	if errors.Is(err, errHubFull) {
+		err = f.watch()
+	}
+	return err
+}
+
+// list has it shown frames of some addresses, and those to many that it wants.
+func (f *sharedFilter) list(addrs []netip.Prefix) error {
+	gone, come := diff(f.seat.addrs, addrs)
 	if f.torn {
-		come = want
+		come = addrs
 	}
 	f.torn = true
 	if err := f.seat.remove(gone); err != nil {
 		return err
 	}
-	f.seat.addrs = want
+	f.seat.addrs = addrs
 	if err := f.seat.add(come); err != nil {
 		return err
 	}
-	if err := f.seat.Wants.Put(f.seat.id, f.seat.wants); err != nil {
+	if err := f.want(f.seat.wants); err != nil {
+		return err
+	}
+	f.torn, f.seat.watching = false, false
+	return f.seat.unwatch(f.seat.id)
+}
+
+// watch has it shown all frames.
+func (f *sharedFilter) watch() error {
+	f.torn = true
+	if err := f.seat.watch(); err != nil {
+		return err
+	}
+	f.seat.watching = true
+	addrs := f.seat.addrs
+	f.seat.addrs = nil
+	if err := f.seat.remove(addrs); err != nil {
+		return err
+	}
+	if err := f.want(f.seat.wants & wantsReceivedOnly); err != nil {
 		return err
 	}
 	f.torn = false
 	return nil
+}
+
+// want sets which frames to many it gets because of what they are.
+func (f *sharedFilter) want(wants uint32) error {
+	return errors.Join(f.seat.Wants.Put(f.seat.id, wants), f.seat.group(f.seat.id, wants))
 }
 
 func (f *sharedFilter) setScope(fd int, s bpf.Scope) error {
@@ -235,15 +297,12 @@ func (f *sharedFilter) setScope(fd int, s bpf.Scope) error {
 }
 
 func (f *sharedFilter) change(fd int, s bpf.Scope) error {
-	if err := shareableScope(s); err != nil {
-		return fmt.Errorf("%w any more: %w", errNotShared, err)
-	}
 	direction := InOut
 	if f.seat.wants&wantsReceivedOnly != 0 {
 		direction = In
 	}
 	wants := wantsOf(Config{Scope: s, Direction: direction})
-	if f.seat.wants&^wants != 0 { // what goes, goes first
+	if f.seat.wants&^wants != 0 && !f.seat.watching { // what goes, goes first
 		if err := f.seat.Wants.Put(f.seat.id, f.seat.wants&wants); err != nil {
 			return err
 		}
@@ -252,11 +311,7 @@ func (f *sharedFilter) change(fd int, s bpf.Scope) error {
 	if err := f.maps.change(fd, s); err != nil {
 		return err
 	}
-	if err := f.seat.lock(); err != nil {
-		return err
-	}
-	defer f.seat.unlock()
-	return f.open(s)
+	return f.show(s)
 }
 
 // failClosed ends what the capture gets because of err, which it returns.

@@ -76,7 +76,8 @@ func find(name string) (link, error) {
 	if err := unix.IoctlIfreq(fd, unix.SIOCGIFHWADDR, ifr); err != nil {
 		return link{}, fmt.Errorf("look up interface %s: %w", name, err)
 	}
-	l.typ = linkType(ifr.Uint16()) // sa_family of ifr_hwaddr; netdevice(7)
+	hatype := ifr.Uint16() // sa_family of ifr_hwaddr; netdevice(7)
+	l.typ, l.loopback = linkType(hatype), hatype == unix.ARPHRD_LOOPBACK
 	return l, nil
 }
 

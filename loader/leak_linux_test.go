@@ -40,15 +40,19 @@ func opens(t *testing.T) int {
 func TestNoForeignFrameArrivesWhileCapturesAreOpenedAndClosed(t *testing.T) {
 	testutil.NeedRoot(t)
 	n := opens(t)
-	for _, e := range bothEngines {
-		t.Run(string(e), func(t *testing.T) {
+	for _, way := range []Config{{Engine: CBPF}, {Engine: EBPF}, {Hub: HubAlways}} {
+		t.Run(string(way.Engine)+string(way.Hub), func(t *testing.T) {
 			t.Parallel() // an open mostly waits for the kernel
 			l := newLab(t)
 			l.flood(t, udp(2, 3, "foreign"))
 			others := l.open(t, Config{NoScope: true})
 			own := 0
 			for range n {
-				tap := l.open(t, Config{Engine: e, Scope: scopeOf(1), RingBytes: 1, ScopeChanges: true})
+				way.Scope, way.RingBytes, way.ScopeChanges = scopeOf(1), 1, true
+				tap := l.open(t, way)
+				if way.Hub == HubAlways && tap.shared == nil {
+					t.Fatal(tap.Reason())
+				}
 				l.send(t, udp(1, 2, "own"))
 				arrived(t, tap, 1)
 				own += onlyOwn(t, tap)

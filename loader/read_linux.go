@@ -140,7 +140,7 @@ func (t *Tap) wait(near bool) error {
 		t.wake.Read(make([]byte, 8)) // back to 0
 	}
 	if fds[0].Revents&unix.POLLERR != 0 {
-		return t.waitingError()
+		return t.socketError()
 	}
 	if !near && t.shared != nil && fds[1].Revents == 0 {
 		t.shared.gather(fds[1:])

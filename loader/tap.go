@@ -22,6 +22,23 @@ const (
 	EBPF Engine = "ebpf" // an eBPF program with the scope in maps
 )
 
+// A Hub says whether a capture shares the program that looks at each packet with others
+// at its interface, in whichever processes, so that a packet costs the same whatever the
+// number of those that it does not concern. docs/HUB.md has what it costs.
+type Hub string
+
+const (
+	// HubAuto, also "", shares it from the third capture at an interface on, if nothing
+	// was asked for that keeps it from sharing: an engine, or networks or VLANs in the
+	// scope. Where it cannot, for lack of CAP_BPF for instance, the capture has a socket
+	// of its own.
+	HubAuto Hub = "auto"
+	// HubAlways shares it from the first capture on. Where that cannot be, the capture has
+	// a socket of its own, and Tap.Reason says why.
+	HubAlways Hub = "always"
+	HubNever  Hub = "never" // has a socket of its own
+)
+
 // A Direction says which frames are captured, as seen from the interface.
 type Direction string
 
@@ -57,12 +74,9 @@ type Config struct {
 	// type is known. An empty program keeps everything.
 	Filter func(bpf.LinkType) (bpf.Program, error)
 
-	// Hub shares the program that looks at each packet with the other captures at the
-	// interface that ask for it, in whichever processes, so that a packet costs the same
-	// whatever the number of those that it does not concern. Where that cannot be, the
-	// capture has a socket of its own, and Tap.Reason says why; Filter is then called
-	// twice. With it the engine is EBPF; it needs CAP_BPF. On FreeBSD it means nothing.
-	Hub bool
+	// Hub says whether the capture may share the interface's hub; "" is HubAuto. If it
+	// does its engine is EBPF. On FreeBSD it means nothing.
+	Hub Hub
 
 	Engine    Engine
 	Direction Direction
@@ -87,6 +101,8 @@ type link struct {
 	name  string
 	index int // 0 for Any
 	typ   bpf.LinkType
+
+	loopback bool
 }
 
 // A Packet is one frame. The next one overwrites its Data.

@@ -32,38 +32,13 @@ type conn struct {
 	fd       int        // of the socket; -1: closed
 	filter   filter
 	unscoped bool
-	final    Stats // those at close
-	shared   *seat // in the interface's hub; then the ring is there. nil: none
+	final    Stats   // those at close
+	own      *roster // in which it is one of the first at the interface; nil: it is not
+	shared   *seat   // in the interface's hub; then the ring is there. nil: none
 }
 
 // counts are those of PACKET_STATISTICS, which begins anew whenever it is read.
 type counts struct{ received, dropped uint64 }
-
-func open(cfg Config) (*Tap, error) {
-	if !cfg.Hub {
-		return openBy((*Tap).setUp, cfg)
-	}
-	t, why := openBy((*Tap).setUpShared, cfg)
-	if why == nil {
-		return t, nil
-	}
-	t, err := openBy((*Tap).setUp, cfg)
-	if err != nil {
-		return nil, err
-	}
-	t.reason += "; " + why.Error()
-	return t, nil
-}
-
-func openBy(setUp func(*Tap, Config) error, cfg Config) (*Tap, error) {
-	t := &Tap{conn: conn{fd: -1}}
-	t.unscoped = cfg.NoScope
-	if err := setUp(t, cfg); err != nil {
-		t.close()
-		return nil, err
-	}
-	return t, nil
-}
 
 // setUp does everything in the one order in which no frame can come in before
 // the filter is there: socket, attach, ring, bind.
@@ -140,6 +115,15 @@ func (t *Tap) waitingError() error {
 		err = unix.Errno(errno)
 	}
 	return t.explain(err)
+}
+
+// socketError is the error of the socket that gets the packets. A hub's is left where it
+// is, since others wait for it too, and is of one kind.
+func (t *Tap) socketError() error {
+	if t.shared != nil {
+		return t.explain(unix.ENETDOWN)
+	}
+	return t.waitingError()
 }
 
 // explain says what an error of the socket means for the interface.
@@ -230,13 +214,13 @@ func (t *Tap) close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.fd < 0 {
-		return nil
+		return t.leave()
 	}
 	if t.filter != nil {
 		t.final, _ = t.tally()
 		defer t.filter.close()
 	}
-	err := errors.Join(t.ring.close(), t.closeSocket())
+	err := errors.Join(t.ring.close(), unix.Close(t.fd), t.leave())
 	if t.wake != nil {
 		err = errors.Join(err, t.wake.Close())
 	}
@@ -244,11 +228,16 @@ func (t *Tap) close() error {
 	return err
 }
 
-func (t *Tap) closeSocket() error {
-	if t.shared != nil {
-		return t.shared.close(t.fd)
+// leave gives up the capture's place among those at the interface.
+func (t *Tap) leave() (err error) {
+	if t.own != nil {
+		err = t.own.close()
+		t.own = nil
 	}
-	return unix.Close(t.fd)
+	if t.shared != nil && t.fd >= 0 {
+		err = errors.Join(err, t.shared.close())
+	}
+	return err
 }
 
 // wakeUp ends a wait.

@@ -1,0 +1,182 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A roster says which captures there are at an interface, in whichever processes: a file
+// of which each locks a place while it lives. Those with sockets of their own have the
+// first few places; the others share the interface's hub, and say in their places where
+// its descriptors are.
+//
+// Locks are those of open files (F_OFD_SETLK of fcntl(2)): the kernel takes them away
+// when their holder is no more, however it ended.
+type roster struct {
+	file  *os.File
+	place int64 // -1: none
+}
+
+const (
+	rosters = "/run/jailtap"
+
+	// hubVersion changes when the places, programs and maps of different builds do not
+	// go together.
+	hubVersion = 2
+
+	// ownSockets is how many captures at an interface have sockets of their own before
+	// others share a hub, which costs these, and if it has one capture everybody, more.
+	ownSockets = 2
+
+	hubMembers = 4096 // MEMBERS of hub.bpf.c
+
+	entryLen    = int64(unsafe.Sizeof(hubEntry{}))
+	firstOwn    = hubMembers * entryLen
+	rosterMutex = firstOwn + ownSockets
+)
+
+// A hubEntry is a member's place: where the hub's descriptors are.
+type hubEntry struct {
+	PIDs   uint64 // the PID namespace, its inode's number
+	PID    uint32
+	Socket uint32
+	Cookie uint64 // of the socket (SO_COOKIE of socket(7)), by which it is known
+	Maps   [numHubMaps]uint32
+}
+
+// errBusy is about a roster that somebody does not let go of.
+var errBusy = errors.New("another capture has held the roster for too long: is its process stopped?")
+
+// openRoster opens the roster of an interface, with its mutex locked.
+func openRoster(ns Namespace, l link) (*roster, error) {
+	namespace, err := namespaceInode(ns)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(rosters, fmt.Sprintf("hub%d-%d-%d", hubVersion, namespace, l.index))
+	if err := os.MkdirAll(rosters, 0o755); err != nil {
+		return nil, err
+	}
+	for {
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		r := &roster{file: file, place: -1}
+		if err := r.lock(); err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		if st.Nlink > 0 {
+			return r, nil
+		}
+		file.Close() // the last capture has removed it meanwhile
+	}
+}
+
+// rosterPatience is how long a capture waits for others that come, go or change.
+const rosterPatience = 20 * time.Second
+
+// lock locks the mutex, which whoever changes the roster or the hub must hold.
+func (r *roster) lock() error {
+	end := time.Now().Add(rosterPatience)
+	for pause := time.Millisecond; ; pause = min(2*pause, 32*time.Millisecond) {
+		err := r.setLock(unix.F_WRLCK, rosterMutex)
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return err
+		}
+		if time.Now().After(end) {
+			return errBusy
+		}
+		time.Sleep(pause)
+	}
+}
+
+func (r *roster) unlock() error { return r.setLock(unix.F_UNLCK, rosterMutex) }
+
+func (r *roster) setLock(kind int16, at int64) error {
+	return unix.FcntlFlock(r.file.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Start: at, Len: 1})
+}
+
+// held reports whether somebody else holds one of n locks.
+func (r *roster) held(from, n int64) bool {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Start: from, Len: n}
+	err := unix.FcntlFlock(r.file.Fd(), unix.F_OFD_GETLK, &l)
+	return err != nil || l.Type != unix.F_UNLCK
+}
+
+// takeOwn takes one of the first places, if one is free.
+func (r *roster) takeOwn() bool {
+	for place := firstOwn; place < firstOwn+ownSockets; place++ {
+		if r.setLock(unix.F_WRLCK, place) == nil {
+			r.place = place
+			return true
+		}
+	}
+	return false
+}
+
+// alive reports whether member id of the hub is another capture that lives.
+func (r *roster) alive(id uint32) bool { return r.held(int64(id)*entryLen, 1) }
+
+// members are the other captures that share the hub, the first ones first.
+func (r *roster) members() iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		info, err := r.file.Stat()
+		for id := uint32(0); err == nil && int64(id)*entryLen < info.Size(); id++ {
+			if r.alive(id) && !yield(id) {
+				return
+			}
+		}
+	}
+}
+
+// takeMember takes the place of member id.
+func (r *roster) takeMember(id uint32) error {
+	r.place = int64(id) * entryLen
+	return r.setLock(unix.F_WRLCK, r.place)
+}
+
+// entry is what member id says.
+func (r *roster) entry(id uint32) (e hubEntry, err error) {
+	_, err = r.file.ReadAt(unsafe.Slice((*byte)(unsafe.Pointer(&e)), entryLen), int64(id)*entryLen)
+	if errors.Is(err, io.EOF) {
+		err = errors.New("it says nothing")
+	}
+	return e, err
+}
+
+// publish writes the place.
+func (r *roster) publish(e hubEntry) error {
+	_, err := r.file.WriteAt(unsafe.Slice((*byte)(unsafe.Pointer(&e)), entryLen), r.place)
+	return err
+}
+
+// leave gives the place up, and removes the file with the last capture. The mutex must
+// be held, which ends with it.
+func (r *roster) leave() error {
+	var err error
+	if !r.held(0, rosterMutex) {
+		err = os.Remove(r.file.Name())
+	}
+	return errors.Join(err, r.file.Close())
+}
+
+// close is leave for who does not hold the mutex.
+func (r *roster) close() error {
+	if err := r.lock(); err != nil {
+		return errors.Join(err, r.file.Close())
+	}
+	return r.leave()
+}
