@@ -17,6 +17,9 @@ var errNotShared = errors.New("not through the interface's hub")
 
 // open opens a capture, with a socket of its own or through the interface's hub.
 func open(cfg Config) (*Tap, error) {
+	if !slices.Contains([]Hub{"", HubAuto, HubAlways, HubNever}, cfg.Hub) {
+		return nil, fmt.Errorf("unknown use of the hub %q: known are %s, %s, %s", cfg.Hub, HubAuto, HubAlways, HubNever)
+	}
 	own, share := cfg.enroll()
 	var why error
 	if share {

@@ -26,7 +26,7 @@ type captureFlags struct {
 	engine    string
 	direction string
 	immediate bool
-	hub       bool
+	hub       string
 	ringKiB   int
 	noPromisc bool
 	broker    string
@@ -97,7 +97,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	fs.StringVarP(&f.readFile, "read", "r", "", "read the packets of a capture `FILE|-` instead; needs no privilege")
 	fs.StringVar(&f.engine, "engine", string(loader.Auto), "what enforces the scope in the kernel, `auto|cbpf|ebpf`")
 	fs.StringVar(&f.direction, "direction", string(loader.InOut), "packets received, sent, or both, `in|out|inout`")
-	fs.BoolVar(&f.hub, "hub", false, "share one program at the interface with other captures of --hub: for many of them at once")
+	fs.StringVar(&f.hub, "hub", string(loader.HubAuto), "share one program with the interface's other captures, `auto|always|never`; auto: from the third on")
 	fs.BoolVar(&f.immediate, "immediate", false, "show packets at once, for more CPU time")
 	fs.IntVarP(&f.ringKiB, "buffer-size", "B", 0, "make the ring `KiB` large (0: 2048)")
 	fs.StringVar(&f.broker, "broker", broker.DefaultSocket, "ask the broker at `PATH`; given, whatever the privileges")
@@ -119,6 +119,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	fs.StringVar(&f.stats, "stats", "", "at the end write counts as JSON to `FILE|-`")
 
 	complete(cmd, "engine", "auto", "cbpf", "ebpf")
+	complete(cmd, "hub", "auto", "always", "never")
 	complete(cmd, "direction", "inout", "in", "out")
 	complete(cmd, "format", "pcapng", "pcap")
 }
@@ -178,8 +179,8 @@ func (f *captureFlags) check(fs *pflag.FlagSet) error {
 		return usagef("bad count 0: want 1 or more packets")
 	case f.ringKiB < 0 || f.ringKiB > 1<<21:
 		return usagef("bad ring size %d KiB: want up to 2097152, which is 2 GiB", f.ringKiB)
-	case f.hub && (f.noScope || f.engine == "cbpf" || f.iface == "any"):
-		return usagef("--hub needs a scope, the engine ebpf and one interface")
+	case f.hub == "always" && (f.noScope || f.engine == "cbpf" || f.iface == "any"):
+		return usagef("--hub always needs a scope, the engine ebpf and one interface")
 	case f.stats == "-" && f.writeFile == "-":
 		return usagef("--stats - and -w - would mix in standard output")
 	}
@@ -189,6 +190,9 @@ func (f *captureFlags) check(fs *pflag.FlagSet) error {
 		}
 	}
 	if err := oneOf("engine", f.engine, "auto", "cbpf", "ebpf"); err != nil {
+		return err
+	}
+	if err := oneOf("hub", f.hub, "auto", "always", "never"); err != nil {
 		return err
 	}
 	return oneOf("direction", f.direction, "inout", "in", "out")

@@ -57,7 +57,7 @@ func (l *liveCapture) config() (loader.Config, error) {
 	f := l.flags
 	c := loader.Config{
 		Interface: f.iface, NoScope: f.noScope, Filter: l.user.compile, Engine: loader.Engine(f.engine), Direction: loader.Direction(f.direction),
-		Snaplen: l.user.snaplen, RingBytes: f.ringKiB << 10, Immediate: f.immediate, Hub: f.hub, Promiscuous: !f.noPromisc,
+		Snaplen: l.user.snaplen, RingBytes: f.ringKiB << 10, Immediate: f.immediate, Hub: loader.Hub(f.hub), Promiscuous: !f.noPromisc,
 	}
 	if f.noScope {
 		if os.Geteuid() != 0 {

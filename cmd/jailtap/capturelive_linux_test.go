@@ -143,7 +143,7 @@ func TestCapturesThatShareAHubHaveTheirScopesPacketsAndNoOthers(t *testing.T) {
 	out := []string{filepath.Join(t.TempDir(), "1.pcap"), filepath.Join(t.TempDir(), "2.pcap")}
 	var captures []*process
 	for i, addr := range []string{"10.0.0.1", "10.0.0.4"} {
-		captures = append(captures, startCapture(t, fmt.Sprintf("-i tap --in-netns %s -a %s --hub -w %s", here.Name, addr, out[i])))
+		captures = append(captures, startCapture(t, fmt.Sprintf("-i tap --in-netns %s -a %s --hub always -w %s", here.Name, addr, out[i])))
 	}
 	there.Inject(t, "out", mix()...)
 	for i, want := range [][]int{{0, 2, 3, 7}, nil} {

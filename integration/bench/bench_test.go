@@ -142,7 +142,7 @@ func TestTheBenchmarkOfCrowdsRuns(t *testing.T) {
 	if err := benchCrowds(&page, l, []int{1, 3}, 1); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"nobody | 0", "own sockets | 3", "hub | 3", "fan-out | 3", "tcx and taps | 3"} {
+	for _, want := range []string{"nobody | 0", "own sockets | 3", "as is | 3", "hub | 3", "fan-out | 3", "tcx and taps | 3"} {
 		if !strings.Contains(page.String(), "\n| "+want+" | ") {
 			t.Errorf("no line %q in\n%s", want, page.String())
 		}

@@ -31,7 +31,7 @@ const captorsVariable = "JAILTAP_BENCH_CAPTORS"
 type captorsConfig struct {
 	Namespace, Interface string
 	First, End           int
-	Hub                  bool
+	Hub                  loader.Hub
 }
 
 // captors are captures that another process has open.
@@ -106,7 +106,7 @@ func (cfg captorsConfig) open(i int) (*loader.Tap, error) {
 		Scope:     bpf.Scope{Addrs: []netip.Prefix{netip.PrefixFrom(member(i), 32)}, Policy: bpf.ClassicHost},
 		RingBytes: crowdRing, Hub: cfg.Hub,
 	})
-	if err == nil && cfg.Hub && tap.Engine() != loader.EBPF {
+	if err == nil && cfg.Hub == loader.HubAlways && tap.Engine() != loader.EBPF {
 		return nil, errors.Join(errors.New(tap.Reason()), tap.Close())
 	}
 	return tap, err

@@ -17,6 +17,7 @@ import (
 
 	"jailtap/bpf"
 	"jailtap/internal/testutil"
+	"jailtap/loader"
 )
 
 const (
@@ -45,8 +46,9 @@ type design struct {
 }
 
 var designs = []design{
-	{"own sockets", func(l lab, ifname string, n int) (func() error, error) { return joinTaps(l, ifname, n, false) }},
-	{"hub", func(l lab, ifname string, n int) (func() error, error) { return joinTaps(l, ifname, n, true) }},
+	{"own sockets", joinTaps(loader.HubNever)},
+	{"as is", joinTaps(loader.HubAuto)},
+	{"hub", joinTaps(loader.HubAlways)},
 	{"fan-out", joinGroup},
 	{"tcx and taps", joinDevices},
 }
@@ -169,23 +171,25 @@ func throttled(n int, do func(i int) error) error {
 }
 
 // joinTaps has captures opened as jailtap does, by other processes.
-func joinTaps(l lab, ifname string, n int, hub bool) (func() error, error) {
-	var all []*captors
-	closeAll := func() error {
-		var errs []error
-		for _, c := range all {
-			errs = append(errs, c.close())
+func joinTaps(hub loader.Hub) func(l lab, ifname string, n int) (func() error, error) {
+	return func(l lab, ifname string, n int) (func() error, error) {
+		var all []*captors
+		closeAll := func() error {
+			var errs []error
+			for _, c := range all {
+				errs = append(errs, c.close())
+			}
+			return errors.Join(errs...)
 		}
-		return errors.Join(errs...)
-	}
-	for first := 0; first < n; first += captorsMost {
-		c, err := startCaptors(captorsConfig{l.to.Path, ifname, first, min(first+captorsMost, n), hub})
-		if err != nil {
-			return nil, errors.Join(err, closeAll())
+		for first := 0; first < n; first += captorsMost {
+			c, err := startCaptors(captorsConfig{l.to.Path, ifname, first, min(first+captorsMost, n), hub})
+			if err != nil {
+				return nil, errors.Join(err, closeAll())
+			}
+			all = append(all, c)
 		}
-		all = append(all, c)
+		return closeAll, nil
 	}
-	return closeAll, nil
 }
 
 // joinGroup makes sockets with the capture's filters, of one group.
@@ -255,7 +259,7 @@ func memberSocket(ifname string, i int) (int, error) {
 func printCrowds(w io.Writer, crowds []*crowd, rounds int) {
 	fmt.Fprintf(w, "\n## Captures that a packet does not concern\n\nµs that sending a frame of %d bytes takes through a veth interface, of which so many capture, each of its own address;\n"+
 		"medians of %d rounds; in parentheses what it is above nobody's, and beside one capture of the same kind, both\n"+
-		"medians over the rounds. One's own frames are those of one capture, which reads them in the first two designs.\n"+
+		"medians over the rounds. One's own frames are those of one capture, which reads them in the first three designs.\n"+
 		"The last two are other designs, as far as they go: see HUB.md.\n\n", len(crowdKinds[0].frame), rounds)
 	fmt.Fprint(w, "| design | captures |")
 	for _, k := range crowdKinds {
