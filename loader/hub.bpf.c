@@ -250,9 +250,9 @@ __noinline int ask(struct __sk_buff *skb, __u32 id)
 	return none;
 }
 
-static __always_inline int unwanted(const struct frame *f, __u32 wants)
+static __always_inline int unwanted(__u32 outgoing, __u32 wants)
 {
-	return f->outgoing && (wants & RECEIVED_ONLY);
+	return outgoing && (wants & RECEIVED_ONLY);
 }
 
 static __always_inline int among(const struct sharers *s, __u32 id)
@@ -265,26 +265,30 @@ static __always_inline int among(const struct sharers *s, __u32 id)
 	return found;
 }
 
-/* deliver shows captures the frame, but for those that have seen it already. */
-static __always_inline void deliver(const struct frame *f, const struct sharers *to, const struct sharers *but, const struct sharers *nor)
+/* deliver shows captures the frame, but for those that have seen it already. Not being
+ * static, it is verified once and not where it is called. */
+__noinline int deliver(struct __sk_buff *skb, const struct sharers *to, const struct sharers *but, const struct sharers *nor, __u32 is)
 {
+	__u32 outgoing = skb->pkt_type == PACKET_OUTGOING;
 	__u32 verdict, id, *want;
 
-#pragma unroll
+	if (!to)
+		return 0;
 	for (int i = 0; i < SHARERS; i++) {
 		id = to->id[i];
 		if (!id)
-			return;
+			return 0;
 		if ((but && among(but, id)) || (nor && among(nor, id)))
 			continue;
 		id--;
 		want = bpf_map_lookup_elem(&wants, &id);
-		if (!want || unwanted(f, *want) || (f->is & *want))
+		if (!want || unwanted(outgoing, *want) || (is & *want))
 			continue;
-		verdict = ask(f->skb, id);
+		verdict = ask(skb, id);
 		if (verdict)
-			put(f->skb, id, verdict, 0);
+			put(skb, id, verdict, 0);
 	}
+	return 0;
 }
 
 /* one gives one capture a frame to many. */
@@ -297,7 +301,7 @@ static long one(__u32 bit, struct frame *f)
 	if (f->watchers && among(f->watchers, id + 1))
 		return 0;
 	want = bpf_map_lookup_elem(&wants, &id);
-	if (want && (*want & f->is) && !unwanted(f, *want))
+	if (want && (*want & f->is) && !unwanted(f->outgoing, *want))
 		put(f->skb, id, -1, 1);
 	return 0;
 }
@@ -323,10 +327,8 @@ static __always_inline void deliver_group(struct frame *f, const struct about *a
 
 static __always_inline void deliver_pair(struct frame *f, const struct about *about, const struct sharers *src, const struct sharers *dst)
 {
-	if (src)
-		deliver(f, src, f->watchers, NULL);
-	if (dst)
-		deliver(f, dst, f->watchers, src);
+	deliver(f->skb, src, f->watchers, NULL, f->is);
+	deliver(f->skb, dst, f->watchers, src, f->is);
 	deliver_group(f, about);
 }
 
@@ -353,8 +355,7 @@ int hub(struct __sk_buff *skb)
 		return NOTHING;
 	if (about->watched) {
 		f.watchers = bpf_map_lookup_elem(&watchers, &zero);
-		if (f.watchers)
-			deliver(&f, f.watchers, NULL, NULL);
+		deliver(skb, f.watchers, NULL, NULL, 0);
 	}
 	if (skb->vlan_present || bpf_skb_load_bytes(skb, 0, start, ETHER_LEN + IPV4_LEN))
 		return NOTHING;

@@ -49,7 +49,7 @@ type conformFlags struct {
 }
 
 func (f *conformFlags) register(cmd *cobra.Command, engines ...string) {
-	cmd.Flags().StringVar(&f.engine, "engine", "vm", "who is asked, `ENGINE`: vm (the reference), cbpf, ebpf, wire (Linux), native (what the system has for BIOCSETF)")
+	cmd.Flags().StringVar(&f.engine, "engine", "vm", "who is asked, `ENGINE`: vm (the reference), cbpf, ebpf, wire, hub (Linux), native (what the system has for BIOCSETF)")
 	cmd.Flags().StringVar(&f.dialect, "dialect", hostDialect().String(), "the rules of `linux|freebsd`, for the engine vm")
 	complete(cmd, "engine", engines...)
 	complete(cmd, "dialect", "linux", "freebsd")

@@ -11,7 +11,7 @@ import (
 )
 
 // Names are the engines in the order in which they are to be run.
-func Names() []string { return []string{"cbpf", "ebpf", "wire", "native"} }
+func Names() []string { return []string{"cbpf", "ebpf", "wire", "hub", "native"} }
 
 // Open makes an engine ready. The error is a *conform.CannotError if this
 // system does not have it, or not for this user.

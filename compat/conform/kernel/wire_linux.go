@@ -18,8 +18,11 @@ import (
 
 // wire sends frames through a veth pair and captures them at its other end as
 // jailtap capture does, so that the whole path is asked and not the interpreter
-// alone.
-type wire struct{ ends chan *ends }
+// alone: by sockets of their own, or through the interface's hub.
+type wire struct {
+	ends chan *ends
+	hub  bool
+}
 
 // wires is how many there are: to open a capture takes a while, and less if
 // others do so at the same time.
@@ -28,12 +31,15 @@ const wires = 16
 // wirePrefix begins the names of the namespaces.
 const wirePrefix = "jtc"
 
-func openWire() (conform.Engine, error) {
+func openWire() (conform.Engine, error) { return openEnds(false) }
+func openHub() (conform.Engine, error)  { return openEnds(true) }
+
+func openEnds(hub bool) (conform.Engine, error) {
 	if os.Geteuid() != 0 {
 		return nil, &conform.CannotError{Reason: "a wire between network namespaces needs root"}
 	}
 	netlab.RemoveStale(wirePrefix)
-	e := &wire{make(chan *ends, wires)}
+	e := &wire{make(chan *ends, wires), hub}
 	for i := range wires {
 		w, err := newEnds(i)
 		if err != nil {
@@ -44,7 +50,13 @@ func openWire() (conform.Engine, error) {
 	return e, nil
 }
 
-func (e *wire) Name() string       { return "wire" }
+func (e *wire) Name() string {
+	if e.hub {
+		return "hub"
+	}
+	return "wire"
+}
+
 func (e *wire) Mode() conform.Mode { return conform.Linux }
 
 // Metadata is not known: it is that of a veth interface, and a VLAN tag is in it.
@@ -73,7 +85,11 @@ func (e *wire) Ask(f conform.Filter, pkts []bpf.Packet) ([]conform.Answer, error
 	answers := make([]conform.Answer, len(pkts))
 	carried := 0
 	for i, pkt := range pkts {
-		if answers[i].Cannot = uncarried(f.Program, pkt); answers[i].Cannot == "" {
+		answers[i].Cannot = uncarried(f.Program, pkt)
+		if answers[i].Cannot == "" && e.hub {
+			answers[i].Cannot = unhubbed(f, pkt.Data)
+		}
+		if answers[i].Cannot == "" {
 			carried++
 		}
 	}
@@ -82,7 +98,25 @@ func (e *wire) Ask(f conform.Filter, pkts []bpf.Packet) ([]conform.Answer, error
 	}
 	w := <-e.ends
 	defer func() { e.ends <- w }()
-	return answers, w.capture(f, pkts, answers)
+	return answers, w.capture(f, e.hub, pkts, answers)
+}
+
+// unhubbed says why the hub cannot be asked about a frame: its engine wants headers whole,
+// as all eBPF does here.
+func unhubbed(f conform.Filter, frame []byte) string {
+	const header, ipv4, ipv6, arp = 14, 20, 40, 28
+	if f.Scope == nil {
+		return "a hub is for captures with a scope"
+	}
+	need := map[uint16]int{unix.ETH_P_IP: ipv4, unix.ETH_P_IPV6: ipv6, unix.ETH_P_ARP: arp, unix.ETH_P_RARP: arp}
+	payload, etherType := frame[header:], binary.BigEndian.Uint16(frame[12:])
+	for isTag(etherType) && len(payload) >= 4 {
+		etherType, payload = binary.BigEndian.Uint16(payload[2:]), payload[4:]
+	}
+	if len(payload) < need[etherType] {
+		return "the frame is cut inside its header"
+	}
+	return ""
 }
 
 // uncarried says why a frame cannot be sent or will not come out whole.
@@ -179,12 +213,15 @@ func (w *ends) close() (err error) {
 }
 
 // capture answers what has not been answered yet.
-func (w *ends) capture(f conform.Filter, pkts []bpf.Packet, answers []conform.Answer) error {
+func (w *ends) capture(f conform.Filter, hub bool, pkts []bpf.Packet, answers []conform.Answer) error {
 	cfg := loader.Config{Interface: ifname, Namespace: w.near, Direction: loader.In, Immediate: true, RingBytes: 256 << 10,
 		Filter: func(bpf.LinkType) (bpf.Program, error) { return f.Program, nil }}
-	if f.Scope == nil {
+	switch {
+	case f.Scope == nil:
 		cfg.NoScope = true
-	} else {
+	case hub:
+		cfg.Scope, cfg.Hub = *f.Scope, loader.HubAlways
+	default:
 		// The classic engine judges frames that are cut inside a header as the
 		// specification does; the other one wants the whole of it.
 		cfg.Scope, cfg.Engine = *f.Scope, loader.CBPF
@@ -195,6 +232,9 @@ func (w *ends) capture(f conform.Filter, pkts []bpf.Packet, answers []conform.An
 		return conform.Explain(err)
 	}
 	defer tap.Close()
+	if hub && tap.Engine() != loader.EBPF {
+		return fmt.Errorf("no hub: %s", tap.Reason())
+	}
 	for i, pkt := range pkts {
 		if answers[i].Cannot != "" {
 			continue
