@@ -57,6 +57,7 @@ func TestThisKernelPassesTheVectors(t *testing.T) {
 		{"native", 20, 415, 18},
 		{"ebpf", 5, 1318, 391},
 		{"wire", 20, 312, 121},
+		{"hub", 20, 222, 211},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := open(t, c.name)
