@@ -43,7 +43,7 @@ var rules = []rule{
 		"it speaks with container runtimes and leaves what a container may see to its caller; sockets are its agent's business"},
 	{"loader/broker", []string{"bpf", "loader", "golang.org/x/sys/unix", "golang.org/x/time/rate"},
 		"it hands out what the loader makes; whose a process is, its caller says"},
-	{"loader", []string{"bpf", "internal/captured", "internal/progmaps", "github.com/cilium/ebpf", "github.com/mdlayher/netlink", "github.com/vishvananda/netlink", "golang.org/x/net/bpf", "golang.org/x/sys/unix"},
+	{"loader", []string{"bpf", "internal/captured", "internal/progmaps", "github.com/cilium/ebpf", "github.com/mdlayher/netlink", "github.com/vishvananda/netlink", "golang.org/x/net/bpf", "golang.org/x/sync/errgroup", "golang.org/x/sys/unix"},
 		"it attaches what bpf has decided and proved; whose namespace it is in comes as an interface"},
 	{"compat/conform/kernel", []string{"bpf", "compat/conform", "loader", "internal/netlab", "github.com/cilium/ebpf", "golang.org/x/sys/unix"},
 		"it asks the operating system what compat/conform asks the reference: by sockets, test runs, and a capture on a wire of its own"},
