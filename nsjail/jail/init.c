@@ -144,14 +144,7 @@ static void first_process(long command)
 	call(__NR_rt_sigprocmask, SIG_BLOCK, &all, 0, sizeof all, 0);
 	call(__NR_close_range, 0, command ? CONTROL - 1 : ~0u, 0, 0, 0);
 	for (;;) {
-		siginfo_t info;
-		long sig = call(__NR_rt_sigtimedwait, &all, &info, persist ? 0 : &while_alone, sizeof all, 0);
-		if (sig == SIGUSR1 && info.si_pid == 0)
-			persist = 0;
-		else if (sig == SIGUSR2 && info.si_pid == 0)
-			persist = 1;
-		else if (sig == SIGHUP || sig == SIGINT || sig == SIGTERM || sig == SIGQUIT)
-			call(__NR_kill, -1, sig, 0, 0, 0);
+		// A child may have ended before signals were blocked, and told nobody.
 		int status;
 		for (long pid; (pid = call(__NR_wait4, -1, &status, 1 /* WNOHANG */, 0, 0)) > 0;)
 			if (pid == command) {
@@ -161,6 +154,14 @@ static void first_process(long command)
 			}
 		if (!persist && call(__NR_kill, -1, 0, 0, 0, 0) == -ESRCH)
 			call(__NR_exit_group, 0, 0, 0, 0, 0);
+		siginfo_t info;
+		long sig = call(__NR_rt_sigtimedwait, &all, &info, persist ? 0 : &while_alone, sizeof all, 0);
+		if (sig == SIGUSR1 && info.si_pid == 0)
+			persist = 0;
+		else if (sig == SIGUSR2 && info.si_pid == 0)
+			persist = 1;
+		else if (sig == SIGHUP || sig == SIGINT || sig == SIGTERM || sig == SIGQUIT)
+			call(__NR_kill, -1, sig, 0, 0, 0);
 	}
 }
 
