@@ -86,16 +86,23 @@ func (n *Namespace) Do(f func() error) error {
 }
 
 // onOwnThread runs f on a locked thread that ends with it, since nothing else
-// may run on a thread that has changed its namespace.
+// may run on a thread that has changed its namespace. It never is the main thread,
+// which would stay, and what /proc/self shows is about that one.
 func onOwnThread(f func() error) (err error) {
 	var panicked any
 	returned := false
 	done := make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // not unlocked, so that the thread ends with the goroutine
 		defer close(done)
 		defer func() { panicked = recover() }()
-		err = f()
+		if unix.Gettid() == os.Getpid() {
+			// As long as this goroutine has the main thread, another one has another.
+			defer runtime.UnlockOSThread()
+			err = onOwnThread(f)
+		} else {
+			err = f()
+		}
 		returned = true
 	}()
 	<-done

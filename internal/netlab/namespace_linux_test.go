@@ -72,3 +72,22 @@ func TestDoRunsInTheNamespaceAndNowhereElse(t *testing.T) {
 		t.Error("no error for a namespace that does not exist")
 	}
 }
+
+// The main thread does not end, and /proc/self is about it.
+func TestTheMainThreadStaysAtHome(t *testing.T) {
+	testutil.NeedRoot(t)
+	n, err := netlab.New(netlab.Name("jts", "main"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Remove()
+	before, _ := os.Readlink("/proc/self/ns/net")
+	for range 100 {
+		if err := n.Do(func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if now, err := os.Readlink("/proc/self/ns/net"); err != nil || now != before {
+		t.Errorf("the main thread is in %s, and was in %s: %v", now, before, err)
+	}
+}
