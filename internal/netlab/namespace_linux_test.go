@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"testing"
 
 	"jailtap/internal/netlab"
@@ -76,17 +77,21 @@ func TestDoRunsInTheNamespaceAndNowhereElse(t *testing.T) {
 // The main thread does not end, and /proc/self is about it.
 func TestTheMainThreadStaysAtHome(t *testing.T) {
 	testutil.NeedRoot(t)
+	before, _ := os.Readlink("/proc/self/ns/net")
 	n, err := netlab.New(netlab.Name("jts", "main"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer n.Remove()
-	before, _ := os.Readlink("/proc/self/ns/net")
-	for range 100 {
-		if err := n.Do(func() error { return nil }); err != nil {
-			t.Fatal(err)
-		}
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			if err := n.Do(func() error { return nil }); err != nil {
+				t.Error(err)
+			}
+		})
 	}
+	wg.Wait()
 	if now, err := os.Readlink("/proc/self/ns/net"); err != nil || now != before {
 		t.Errorf("the main thread is in %s, and was in %s: %v", now, before, err)
 	}
