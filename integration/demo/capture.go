@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -21,7 +23,7 @@ import (
 // A capture is one run of jailtap on the bridge.
 type capture struct {
 	host   *host  // nil: unscoped
-	engine string // as asked for
+	engine string // as asked for; "hub" is ebpf, shared by all that ask for it
 
 	cmd    *exec.Cmd
 	file   string
@@ -33,11 +35,11 @@ type capture struct {
 	}
 }
 
-// captures are the reference, and each jail with each engine.
+// captures are the reference, and each jail with each engine, and through the hub.
 func (n *network) captures(jailtap, dir string) []*capture {
 	list := []*capture{n.newCapture(jailtap, dir, nil, "auto")}
 	for _, jail := range n.jails() {
-		for _, engine := range []string{"cbpf", "ebpf"} {
+		for _, engine := range []string{"cbpf", "ebpf", "hub"} {
 			list = append(list, n.newCapture(jailtap, dir, jail, engine))
 		}
 	}
@@ -53,8 +55,11 @@ func (n *network) newCapture(jailtap, dir string, jail *host, engine string) *ca
 		name = jail.name + "-" + engine
 	}
 	c.file = filepath.Join(dir, name+".pcapng")
-	args := append([]string{"capture", "--in-netns", n.bridge.Path, "-i", "br0", "--engine", engine,
-		"-B", "16384", "-w", c.file, "--stats", "-"}, scope...)
+	how := []string{"--engine", engine}
+	if engine == "hub" {
+		how = []string{"--hub", "always"}
+	}
+	args := slices.Concat([]string{"capture", "--in-netns", n.bridge.Path, "-i", "br0", "-B", "16384", "-w", c.file, "--stats", "-"}, how, scope)
 	c.cmd = exec.Command(jailtap, args...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.stdout, &c.stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL} // also when the demo is killed
@@ -70,12 +75,21 @@ func (c *capture) String() string {
 
 // start runs the capture until stop, kill or the end of ctx.
 func (c *capture) start(ctx context.Context) error {
+	if err := os.Remove(c.file); err != nil && !errors.Is(err, os.ErrNotExist) { // of an earlier demo
+		return err
+	}
 	if err := c.cmd.Start(); err != nil {
 		return err
 	}
 	go func() { c.done <- c.cmd.Wait() }()
 	context.AfterFunc(ctx, c.kill)
 	return nil
+}
+
+// begun reports whether it captures: jailtap writes a file's header then.
+func (c *capture) begun() bool {
+	info, err := os.Stat(c.file)
+	return err == nil && info.Size() > 0
 }
 
 func (c *capture) kill() { c.cmd.Process.Kill() }
@@ -104,6 +118,9 @@ func (c *capture) stop() error {
 	}
 	if err := json.Unmarshal(c.stdout.Bytes(), &c.stats); err != nil {
 		return fmt.Errorf("%v: statistics %q: %w", c, c.stdout.Bytes(), err)
+	}
+	if c.engine == "hub" && !bytes.Contains(c.stderr.Bytes(), []byte("it shares the interface's hub")) {
+		c.engine = "no hub" // here; the capture has said why
 	}
 	return nil
 }

@@ -3,8 +3,8 @@
 // Demo shows that scoped captures hold what is a jail's own, all of it, and
 // nothing else. In network namespaces of its own it builds a bridge with four
 // hosts, sends real traffic among them, and captures it on the bridge: once
-// unscoped, as the reference, and as each of three jails with each engine, all
-// at once. Then it holds every frame of every capture against bpf.Scope.Match.
+// unscoped, as the reference, and as each of three jails with each engine and
+// through the hub, all at once. Then it holds every frame of every capture against bpf.Scope.Match.
 //
 // It ends with 1 if a jail's capture has a foreign frame or lacks an own one.
 package main
@@ -89,7 +89,7 @@ func record(ctx context.Context, net *network, captures []*capture) error {
 		}
 		defer c.kill()
 	}
-	if err := net.waitForCaptures(ctx, captures); err != nil {
+	if err := waitForCaptures(ctx, captures); err != nil {
 		return err
 	}
 	if err := net.mark(ctx, startMarker); err != nil {

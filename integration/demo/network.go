@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"jailtap/bpf"
@@ -142,43 +141,19 @@ func (n *network) mark(ctx context.Context, marker []byte) error {
 	return sleep(ctx, 200*time.Millisecond)
 }
 
-// waitForCaptures returns when so many packet sockets are bound to br0.
-func (n *network) waitForCaptures(ctx context.Context, captures []*capture) error {
-	index, err := n.bridge.ifindex()
-	if err != nil {
-		return err
-	}
-	for {
-		bound, err := n.socketsOn(index)
-		if err != nil || bound >= len(captures) {
-			return err
-		}
-		for _, c := range captures {
+// waitForCaptures returns when all capture: they begin their files then.
+func waitForCaptures(ctx context.Context, captures []*capture) error {
+	for _, c := range captures {
+		for !c.begun() {
 			if err := c.ended(); err != nil {
 				return err
 			}
-		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
-			return fmt.Errorf("%d of %d captures are listening: %w", bound, len(captures), err)
-		}
-	}
-}
-
-// socketsOn counts the packet sockets that are bound to an interface and
-// running, by the columns of /proc/net/packet (net/packet/af_packet.c,
-// packet_seq_show): sk RefCnt Type Proto Iface R Rmem User Inode.
-func (n *network) socketsOn(ifindex int) (count int, err error) {
-	err = n.bridge.Do(func() error {
-		table, err := os.ReadFile("/proc/thread-self/net/packet")
-		for line := range strings.Lines(string(table)) {
-			f := strings.Fields(line)
-			if len(f) > 5 && f[4] == fmt.Sprint(ifindex) && f[5] == "1" {
-				count++
+			if err := sleep(ctx, 20*time.Millisecond); err != nil {
+				return fmt.Errorf("%v has not begun: %w", c, err)
 			}
 		}
-		return err
-	})
-	return count, err
+	}
+	return nil
 }
 
 // sleep returns early, with an error, when ctx ends.
