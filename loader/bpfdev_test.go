@@ -335,11 +335,11 @@ func TestBatchesOfBPFEndWithAnEmptyOne(t *testing.T) {
 	f.deliver(frame(1, 9, "two"))
 	var got [][]byte
 	idle := errors.New("idle")
-	err := c.readBatches(t.Context(), func(batch []Packet) error {
-		if len(batch) == 0 {
+	err := c.readBatches(t.Context(), func(batch Packets) error {
+		if batch == nil {
 			return idle
 		}
-		for _, p := range batch {
+		for p := new(Packet); batch.Next(p); {
 			got = append(got, bytes.Clone(p.Data))
 		}
 		return nil

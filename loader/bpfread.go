@@ -5,6 +5,8 @@ import (
 	"errors"
 	"syscall"
 	"time"
+
+	"jailtap/internal/captured"
 )
 
 // bpfPatience is how long frames may wait in a buffer that is not full. The wait
@@ -16,11 +18,12 @@ func (c *bpfConn) read(ctx context.Context, handle func(*Packet) error) error {
 	return c.readDevice(ctx, handle, func() error { return nil })
 }
 
-func (c *bpfConn) readBatches(ctx context.Context, handle func([]Packet) error) error {
-	batch := make([]Packet, 1)
+func (c *bpfConn) readBatches(ctx context.Context, handle func(Packets) error) error {
+	one := make([]Packet, 1)
+	var batch captured.List
 	return c.readDevice(ctx, func(p *Packet) error {
-		batch[0] = *p
-		return handle(batch)
+		one[0], batch = *p, one
+		return handle(&batch)
 	}, func() error { return handle(nil) })
 }
 

@@ -23,33 +23,26 @@ type frames struct {
 	matched atomic.Uint64 // frames that it took
 }
 
-// take takes packets out of the ring's block, as many as there is room for. Being
-// run for each packet, it calls nothing for those that are as they should be.
-func (f *frames) take(r *ring, room []Packet) (n int) {
-	for n < len(room) && r.left > 0 {
-		rec := r.next()
-		h, from := rec.header(), rec.address()
-		outgoing := from.Pkttype == unix.PACKET_OUTGOING
-		if (outgoing || f.direction == Out) && !f.wanted(outgoing, from.Hatype) {
-			continue
-		}
-		data, added := rec[h.Mac:int(h.Mac)+int(h.Snaplen)], 0
-		if f.linkType == bpf.LinuxSLL2 || h.Status&unix.TP_STATUS_VLAN_VALID != 0 {
-			data, added = f.complete(rec, h, from)
-		}
-		if h.Snaplen < h.Len { // the filter's verdict, which counts what has been put back
-			data = data[:h.Snaplen]
-		}
-		p := &room[n]
-		p.Time = time.Unix(int64(h.Sec), int64(h.Nsec))
-		p.Data = data[:min(len(data), f.snaplen)]
-		p.Len = int(h.Len) + added
-		p.Outgoing = outgoing
-		if f.program == nil || f.match(p, data, from) {
-			n++
-		}
+// read makes p the frame of a record, and reports whether it is wanted. Being run for
+// each packet, it calls nothing for those that are as they should be.
+func (f *frames) read(rec record, p *Packet) bool {
+	h, from := rec.header(), rec.address()
+	outgoing := from.Pkttype == unix.PACKET_OUTGOING
+	if (outgoing || f.direction == Out) && !f.wanted(outgoing, from.Hatype) {
+		return false
 	}
-	return n
+	data, added := rec[h.Mac:int(h.Mac)+int(h.Snaplen)], 0
+	if f.linkType == bpf.LinuxSLL2 || h.Status&unix.TP_STATUS_VLAN_VALID != 0 {
+		data, added = f.complete(rec, h, from)
+	}
+	if h.Snaplen < h.Len { // the filter's verdict, which counts what has been put back
+		data = data[:h.Snaplen]
+	}
+	p.Time = time.Unix(int64(h.Sec), int64(h.Nsec))
+	p.Data = data[:min(len(data), f.snaplen)]
+	p.Len = int(h.Len) + added
+	p.Outgoing = outgoing
+	return f.program == nil || f.match(p, data, from)
 }
 
 func (f *frames) wanted(outgoing bool, hatype uint16) bool {

@@ -22,11 +22,9 @@ type end struct {
 }
 
 func (t *Tap) read(ctx context.Context, handle func(*Packet) error) error {
-	return t.readRing(ctx, func() error {
-		for len(t.pending) > 0 {
-			p := &t.pending[0]
-			t.pending = t.pending[1:]
-			if err := handle(p); err != nil {
+	return t.readRing(ctx, func(packets Packets) error {
+		for packets != nil && packets.Next(&t.packet) {
+			if err := handle(&t.packet); err != nil {
 				return err
 			}
 		}
@@ -34,17 +32,16 @@ func (t *Tap) read(ctx context.Context, handle func(*Packet) error) error {
 	})
 }
 
-func (t *Tap) readBatches(ctx context.Context, handle func([]Packet) error) error {
-	return t.readRing(ctx, func() error {
-		batch := t.pending
-		t.pending = nil
-		return handle(batch)
+func (t *Tap) readBatches(ctx context.Context, handle func(Packets) error) error {
+	return t.readRing(ctx, func(packets Packets) error {
+		defer t.skip()
+		return handle(packets)
 	})
 }
 
-// readRing calls handle when packets are pending, which it handles, and before it
-// waits for some.
-func (t *Tap) readRing(ctx context.Context, handle func() error) error {
+// readRing calls handle with packets that are pending, and with nil before it waits for
+// some.
+func (t *Tap) readRing(ctx context.Context, handle func(Packets) error) error {
 	t.reading.Lock()
 	defer t.reading.Unlock()
 	defer context.AfterFunc(ctx, t.wakeUp)()
@@ -56,8 +53,13 @@ func (t *Tap) readRing(ctx context.Context, handle func() error) error {
 			return errClosed
 		case t.broken.Load():
 			return errBroken
+		case t.left > 0:
+			if err := handle((*ringPackets)(&t.conn)); err != nil {
+				return err
+			}
+			continue
 		case len(t.pending) > 0:
-			if err := handle(); err != nil {
+			if err := handle(&t.pending); err != nil {
 				return err
 			}
 			continue
@@ -73,7 +75,7 @@ func (t *Tap) readRing(ctx context.Context, handle func() error) error {
 		if e.near && time.Now().After(e.instant) {
 			return e.err
 		}
-		if err := handle(); err != nil {
+		if err := handle(nil); err != nil {
 			return err
 		}
 		if err := t.wait(e.near); err != nil && !e.near {
@@ -86,8 +88,8 @@ func (t *Tap) endAfterWhatArrived(err error) end {
 	return end{near: true, err: err, frames: t.arrived(), instant: time.Now().Add(patience)}
 }
 
-// batchSize is how many packets are handled at a time: few enough that they stay in
-// the innermost cache from the ring to the file.
+// batchSize is how many packets are handled at a time: few enough that a capture that
+// is broken or closed soon ends.
 const batchSize = 64
 
 // ready reports whether there is something to be taken.
@@ -112,10 +114,35 @@ func (t *Tap) take() {
 		t.pending = t.batch[:t.frames.takeShared(t.shared.reader, &t.shared.grouped, t.batch[:])]
 		return
 	}
-	t.pending = t.batch[:t.frames.take(&t.ring, t.batch[:])]
-	if t.ring.left == 0 {
-		t.arrived() // often enough for the kernel's 32-bit counters
+	t.left = min(t.ring.left, batchSize)
+	if t.left == t.ring.left && t.ring.number()%countEvery == 0 {
+		t.arrived()
 	}
+}
+
+// countEvery is after how many blocks the kernel's 32-bit counters are asked: often
+// enough for them, and seldom enough to cost nothing.
+const countEvery = 16
+
+// A ringPackets is a conn as the Packets that it has left.
+type ringPackets conn
+
+func (c *ringPackets) Next(p *Packet) bool {
+	for c.left > 0 {
+		c.left--
+		if c.frames.read(c.ring.next(), p) {
+			return true
+		}
+	}
+	return false
+}
+
+// skip is done with what is pending.
+func (t *Tap) skip() {
+	for ; t.left > 0; t.left-- {
+		t.ring.next()
+	}
+	t.pending = nil
 }
 
 // soon is within how many milliseconds the next block comes while there is traffic.

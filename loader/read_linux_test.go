@@ -160,20 +160,44 @@ func TestBatchesEndWithAnEmptyOneAndFollowReadsThatHaveEnded(t *testing.T) {
 	l.send(t, sent...)
 	first := next(t, tap)
 	got, largest := []seen{first}, 0
-	err := tap.ReadBatches(t.Context(), func(batch []Packet) error {
-		if len(batch) == 0 && len(got) == len(sent) {
-			return errEnough
+	err := tap.ReadBatches(t.Context(), func(batch Packets) error {
+		if batch == nil {
+			if len(got) == len(sent) {
+				return errEnough
+			}
+			return nil
 		}
-		for _, p := range batch {
+		before := len(got)
+		for p := new(Packet); batch.Next(p); {
 			got = append(got, seen{slices.Clone(p.Data), p.Len, p.Time, p.Outgoing})
 		}
-		largest = max(largest, len(batch))
+		largest = max(largest, len(got)-before)
 		return nil
 	})
 	if err != errEnough || largest < 2 {
 		t.Errorf("Read: %v; at most %d at a time", err, largest)
 	}
 	check(t, got, sent...)
+}
+
+func TestPacketsThatAreNotTakenFromABatchAreDoneWith(t *testing.T) {
+	l := newLab(t)
+	tap := l.open(t, Config{Scope: scopeOf(1)})
+	const sent = 3 * batchSize / 2
+	l.send(t, slices.Repeat([][]byte{udp(1, 2, "own")}, sent)...)
+	took := 0
+	err := tap.ReadBatches(t.Context(), func(batch Packets) error {
+		switch {
+		case batch != nil && batch.Next(new(Packet)):
+			took++
+		case tap.taken() == sent:
+			return errEnough
+		}
+		return nil
+	})
+	if err != errEnough || took == 0 || took >= sent {
+		t.Errorf("%v after %d packets of %d", err, took, sent)
+	}
 }
 
 func TestCloseEndsAReadThatWaits(t *testing.T) {

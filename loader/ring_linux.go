@@ -133,6 +133,9 @@ func (r *ring) ready() bool {
 // field is a field of the block's header.
 func (r *ring) field(off int) *uint32 { return (*uint32)(unsafe.Pointer(&r.mem[r.at+off])) }
 
+// number is that of the block.
+func (r *ring) number() int { return r.at / r.block }
+
 // next is the next record of the block, which must have one left.
 func (r *ring) next() record {
 	rec := record(r.mem[r.at+r.off : r.at+r.block])

@@ -14,20 +14,27 @@ import (
 // firstRecord is where in a block the records begin.
 const firstRecord = 48
 
-// filledRing is a ring whose one block the kernel would have filled with n frames.
-func filledRing(n int, frame []byte) *ring {
+// filledConn has a ring whose one block the kernel would have filled with n frames.
+func filledConn(n int, frame []byte) *conn {
 	const mac = 96 // where in a record its frame is
 	stride := mac + (len(frame)+15)&^15
 	size := firstRecord + n*stride
-	r := &ring{mem: make([]byte, size), block: size, off: firstRecord, left: n, held: true}
+	c := &conn{frames: frames{linkType: bpf.Ethernet, snaplen: 262144}}
+	c.ring = ring{mem: make([]byte, size), block: size, held: true}
 	for i := range n {
-		rec := record(r.mem[firstRecord+i*stride:])
+		rec := record(c.ring.mem[firstRecord+i*stride:])
 		*rec.header() = unix.Tpacket3Hdr{
 			Next_offset: uint32(stride), Sec: 1000, Nsec: uint32(i), Snaplen: uint32(len(frame)), Len: uint32(len(frame)), Mac: mac,
 		}
 		copy(rec[mac:], frame)
 	}
-	return r
+	return c
+}
+
+// again are the first n packets of the block, to be read once more.
+func (c *conn) again(n int) Packets {
+	c.ring.off, c.ring.left, c.left = firstRecord, n, n
+	return (*ringPackets)(c)
 }
 
 // TestFromTheRingToTheFileNothingIsAllocated: and all packets get there, in order.
@@ -36,15 +43,10 @@ func TestFromTheRingToTheFileNothingIsAllocated(t *testing.T) {
 	frame := udp(1, 2, "own")
 	for _, format := range []capfile.Format{capfile.Pcap, capfile.PcapNG} {
 		var file bytes.Buffer
-		f := &frames{linkType: bpf.Ethernet, snaplen: 262144}
-		r := filledRing(n, frame)
-		var batch [batchSize]Packet
+		c := filledConn(n, frame)
 		through := func(w *capfile.Writer) {
-			r.off, r.left = firstRecord, n
-			for r.left > 0 {
-				if err := w.Write(0, batch[:f.take(r, batch[:])]...); err != nil {
-					t.Error(err)
-				}
+			if got, err := w.WriteAll(0, c.again(n)); got != n || err != nil {
+				t.Errorf("%v: %d packets, then %v", format, got, err)
 			}
 		}
 		newWriter := func(out io.Writer) *capfile.Writer {
@@ -83,21 +85,16 @@ func TestFromTheRingToTheFileNothingIsAllocated(t *testing.T) {
 // this process, a packet for each iteration.
 func BenchmarkFromTheRingToTheFile(b *testing.B) {
 	const n = 1000
-	f := &frames{linkType: bpf.Ethernet, snaplen: 262144}
-	r := filledRing(n, udp(1, 2, "own"))
+	c := filledConn(n, udp(1, 2, "own"))
 	w, err := capfile.NewWriter(io.Discard, "x", capfile.PcapNG, capfile.Section{}, capfile.Interface{LinkType: 1})
 	if err != nil {
 		b.Fatal(err)
 	}
-	var batch [batchSize]Packet
 	for done := 0; done < b.N; {
-		r.off, r.left = firstRecord, min(n, b.N-done)
-		for r.left > 0 {
-			took := f.take(r, batch[:])
-			done += took
-			if err := w.Write(0, batch[:took]...); err != nil {
-				b.Fatal(err)
-			}
+		took, err := w.WriteAll(0, c.again(min(n, b.N-done)))
+		if err != nil {
+			b.Fatal(err)
 		}
+		done += took
 	}
 }

@@ -108,6 +108,12 @@ type link struct {
 // A Packet is one frame. The next one overwrites its Data.
 type Packet = captured.Packet
 
+// Packets are frames that have arrived together; PacketList is a slice of some.
+type (
+	Packets    = captured.Packets
+	PacketList = captured.List
+)
+
 // Stats are counts since the capture was opened.
 type Stats struct {
 	Received uint64 // frames that passed the filter in the kernel, with those dropped
@@ -151,10 +157,10 @@ func (t *Tap) Read(ctx context.Context, handle func(*Packet) error) error {
 }
 
 // ReadBatches is Read for many packets: handle is called with those that have
-// arrived together, which cost less each, and with none when there are no more for
-// now, which is the time to write out what was gathered. Packets that handle was
-// called with are done with, whatever it returns.
-func (t *Tap) ReadBatches(ctx context.Context, handle func([]Packet) error) error {
+// arrived together, which cost less each, and with nil when there are no more for
+// now, which is the time to write out what was gathered. Packets are valid until
+// handle returns, and those that it has not taken are done with.
+func (t *Tap) ReadBatches(ctx context.Context, handle func(Packets) error) error {
 	return t.readBatches(ctx, handle)
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"jailtap/bpf"
+	"jailtap/internal/captured"
 )
 
 // conn is a packet socket with its filter and its ring.
@@ -18,8 +19,10 @@ type conn struct {
 	reading sync.Mutex // held while the ring is read
 	ring    ring
 	frames  frames
-	batch   [batchSize]Packet // room for packets that are taken out of the ring
-	pending []Packet          // of these, what was not handled
+	left    int               // records of the ring that are to be handled before anything else
+	packet  Packet            // what Read hands on
+	batch   [batchSize]Packet // room for packets that are taken out of a hub's ring
+	pending captured.List     // of these, what was not handled
 	wake    *os.File          // an eventfd(2) that ends a wait
 	fds     []unix.PollFd     // what a wait is for: the socket, wake, and the ring if shared
 	closing atomic.Bool

@@ -18,7 +18,7 @@ type conn struct{}
 func open(Config) (*Tap, error) { return nil, errNoCapture }
 
 func (t *Tap) read(context.Context, func(*Packet) error) error { return errNoCapture }
-func (t *Tap) readBatches(context.Context, func([]Packet) error) error {
+func (t *Tap) readBatches(context.Context, func(Packets) error) error {
 	return errNoCapture
 }
 

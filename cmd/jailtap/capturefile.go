@@ -63,6 +63,7 @@ type fileCapture struct {
 	judge  *judge
 	label  string
 	packet [1]loader.Packet
+	list   loader.PacketList // of it
 }
 
 func (f *fileCapture) run(ctx context.Context, scope string) error {
@@ -92,7 +93,8 @@ func (f *fileCapture) run(ctx context.Context, scope string) error {
 		if keep > 0 {
 			data := p.Data[:min(len(p.Data), int(min(keep, uint32(f.user.snaplen))))]
 			f.packet[0] = loader.Packet{Time: p.Time, Data: data, Len: p.Len}
-			if err = f.put(f.packet[:], p.Interface); err != nil {
+			f.list = f.packet[:]
+			if err = f.put(&f.list, p.Interface); err != nil {
 				break
 			}
 		}

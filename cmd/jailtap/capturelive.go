@@ -192,8 +192,8 @@ func (l *liveCapture) talk(ctx context.Context) (done <-chan struct{}) {
 	return finished
 }
 
-func (l *liveCapture) batch(packets []loader.Packet) error {
-	if len(packets) == 0 {
+func (l *liveCapture) batch(packets loader.Packets) error {
+	if packets == nil {
 		return l.out.flush()
 	}
 	return l.put(packets, l.iface)

@@ -58,9 +58,10 @@ type fileSink struct {
 	file   *outFile // nil: stdout
 	w      *capfile.Writer
 	ids    map[*capfile.Interface]int
-	opened time.Time // the current file, or the first of its turn by time
-	bySize int       // files since then
-	byTime int       // turns
+	packet loader.Packet // that is being written
+	opened time.Time     // the current file, or the first of its turn by time
+	bySize int           // files since then
+	byTime int           // turns
 }
 
 // open begins the next file.
@@ -87,35 +88,43 @@ func (s *fileSink) open() error {
 	return nil
 }
 
-// put writes packets all at once, unless something is to be done after each.
-func (s *fileSink) put(packets []loader.Packet, iface *capfile.Interface) (n int, err error) {
-	step := len(packets)
-	if s.each || s.size > 0 || s.every > 0 {
-		step = 1
+// put writes packets all at once, unless something is to be done for each.
+func (s *fileSink) put(packets loader.Packets, iface *capfile.Interface) (n int, err error) {
+	if !s.each && s.size == 0 && s.every == 0 {
+		id, err := s.id(iface)
+		if err != nil {
+			return 0, err
+		}
+		return s.w.WriteAll(id, packets)
 	}
-	for ; n < len(packets); n += step {
-		if err = s.turn(packets[n].Time); err != nil {
+	for ; packets.Next(&s.packet); n++ {
+		if err = s.turn(s.packet.Time); err != nil {
 			return n, err
 		}
-		if err = s.write(packets[n:n+step], iface); err != nil {
+		if err = s.write(&s.packet, iface); err != nil {
 			return n, err
 		}
 	}
 	return n, nil
 }
 
-func (s *fileSink) write(packets []loader.Packet, iface *capfile.Interface) error {
-	id, ok := s.ids[iface]
-	if !ok {
-		var err error
-		if id, err = s.describe(iface); err != nil {
-			return err
-		}
+func (s *fileSink) write(p *loader.Packet, iface *capfile.Interface) error {
+	id, err := s.id(iface)
+	if err != nil {
+		return err
 	}
-	if err := s.w.Write(id, packets...); err != nil || !s.each {
+	if err := s.w.Write(id, *p); err != nil || !s.each {
 		return err
 	}
 	return s.w.Flush()
+}
+
+// id is the interface's number in the file.
+func (s *fileSink) id(iface *capfile.Interface) (int, error) {
+	if id, ok := s.ids[iface]; ok {
+		return id, nil
+	}
+	return s.describe(iface)
 }
 
 // describe adds an interface to the file. In pcap, which has one, others are

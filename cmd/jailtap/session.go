@@ -73,16 +73,29 @@ func (s *session) openOutput(now time.Time, first *capfile.Interface, scope stri
 }
 
 // put hands packets on, and ends the capture if the last one is among them.
-func (s *session) put(packets []loader.Packet, iface *capfile.Interface) error {
+func (s *session) put(packets loader.Packets, iface *capfile.Interface) error {
 	if s.flags.count > 0 {
-		left := s.flags.count - s.captured.Load()
-		packets = packets[:min(uint64(len(packets)), left)]
+		packets = &firstPackets{packets, s.flags.count - s.captured.Load()}
 	}
 	n, err := s.out.put(packets, iface)
 	if all := s.captured.Add(uint64(n)); err == nil && all == s.flags.count {
 		err = errEnoughPackets
 	}
 	return err
+}
+
+// firstPackets are so many packets at most.
+type firstPackets struct {
+	loader.Packets
+	left uint64
+}
+
+func (f *firstPackets) Next(p *loader.Packet) bool {
+	if f.left == 0 {
+		return false
+	}
+	f.left--
+	return f.Packets.Next(p)
 }
 
 // showCount shows how many packets have been captured.

@@ -14,7 +14,7 @@ import (
 type sink interface {
 	// put takes packets, which it does not keep. n is how many are done if there is
 	// an error.
-	put(packets []loader.Packet, iface *capfile.Interface) (n int, err error)
+	put(packets loader.Packets, iface *capfile.Interface) (n int, err error)
 	flush() error
 	close(c counts) error // with the counts of the whole capture
 }
@@ -24,6 +24,7 @@ type textSink struct {
 	out     *bufio.Writer
 	printer packetline.Printer
 	each    bool // flush each line
+	packet  loader.Packet
 	line    []byte
 }
 
@@ -31,9 +32,8 @@ func newTextSink(out io.Writer, printer packetline.Printer, each bool) *textSink
 	return &textSink{out: bufio.NewWriterSize(out, 64<<10), printer: printer, each: each || isTerminal(out)}
 }
 
-func (s *textSink) put(packets []loader.Packet, iface *capfile.Interface) (n int, err error) {
-	for ; n < len(packets); n++ {
-		p := &packets[n]
+func (s *textSink) put(packets loader.Packets, iface *capfile.Interface) (n int, err error) {
+	for p := &s.packet; packets.Next(p); n++ {
 		s.line = s.printer.Append(s.line[:0], p.Time, iface.LinkType, p.Data, p.Len)
 		s.line = append(s.line, '\n')
 		if _, err = s.out.Write(s.line); err == nil && s.each {

@@ -93,7 +93,7 @@ func runCaptors(config string) error {
 		return err
 	}
 	if cfg.First == 0 {
-		go taps[0].ReadBatches(context.Background(), func([]loader.Packet) error { return nil })
+		go taps[0].ReadBatches(context.Background(), func(loader.Packets) error { return nil })
 	}
 	fmt.Println("ready")
 	_, err := io.Copy(io.Discard, os.Stdin)

@@ -36,25 +36,22 @@ const (
 	enhancedTail = 4
 )
 
-func (w *Writer) writeEnhanced(iface uint32, packets []captured.Packet) {
-	for i := range packets {
-		p := &packets[i]
-		stamp := uint64(p.Time.UnixNano())
-		total := enhancedHead + padded(len(p.Data)) + enhancedTail
-		w.need(total)
-		r := w.extend(total)
-		_ = r[enhancedHead+enhancedTail-1] // so that this is checked once
-		binary.NativeEndian.PutUint32(r[0:], blockEnhanced)
-		binary.NativeEndian.PutUint32(r[4:], uint32(total))
-		binary.NativeEndian.PutUint32(r[8:], iface)
-		binary.NativeEndian.PutUint32(r[12:], uint32(stamp>>32))
-		binary.NativeEndian.PutUint32(r[16:], uint32(stamp))
-		binary.NativeEndian.PutUint32(r[20:], uint32(len(p.Data)))
-		binary.NativeEndian.PutUint32(r[24:], uint32(p.Len))
-		binary.NativeEndian.PutUint32(r[total-8:], 0) // the padding, if there is any
-		copy(r[enhancedHead:], p.Data)
-		binary.NativeEndian.PutUint32(r[total-enhancedTail:], uint32(total))
-	}
+func (w *Writer) putEnhanced(iface uint32, p *captured.Packet) {
+	stamp := uint64(p.Time.UnixNano())
+	total := enhancedHead + padded(len(p.Data)) + enhancedTail
+	w.need(total)
+	r := w.extend(total)
+	_ = r[enhancedHead+enhancedTail-1] // so that this is checked once
+	binary.NativeEndian.PutUint32(r[0:], blockEnhanced)
+	binary.NativeEndian.PutUint32(r[4:], uint32(total))
+	binary.NativeEndian.PutUint32(r[8:], iface)
+	binary.NativeEndian.PutUint32(r[12:], uint32(stamp>>32))
+	binary.NativeEndian.PutUint32(r[16:], uint32(stamp))
+	binary.NativeEndian.PutUint32(r[20:], uint32(len(p.Data)))
+	binary.NativeEndian.PutUint32(r[24:], uint32(p.Len))
+	binary.NativeEndian.PutUint32(r[total-8:], 0) // the padding, if there is any
+	copy(r[enhancedHead:], p.Data)
+	binary.NativeEndian.PutUint32(r[total-enhancedTail:], uint32(total))
 }
 
 // appendStats says received and dropped twice: in the fields that mean just

@@ -17,6 +17,7 @@ type Writer struct {
 	buffer
 	format Format
 	ifaces int
+	packet captured.Packet // that is being written
 }
 
 // A Section is what a pcapng file says about its making.
@@ -59,12 +60,28 @@ func (w *Writer) AddInterface(iface Interface) (int, error) {
 
 // Write adds packets of interface number iface.
 func (w *Writer) Write(iface int, packets ...captured.Packet) error {
-	if w.format == Pcap {
-		w.writePcap(packets)
-	} else {
-		w.writeEnhanced(uint32(iface), packets)
+	for i := range packets {
+		w.put(uint32(iface), &packets[i])
 	}
 	return w.err
+}
+
+// WriteAll adds all packets, of interface number iface, and says how many they were.
+// When a write fails it takes no more of them.
+func (w *Writer) WriteAll(iface int, packets captured.Packets) (n int, err error) {
+	for w.err == nil && packets.Next(&w.packet) {
+		w.put(uint32(iface), &w.packet)
+		n++
+	}
+	return n, w.err
+}
+
+func (w *Writer) put(iface uint32, p *captured.Packet) {
+	if w.format == Pcap {
+		w.putPcap(p)
+	} else {
+		w.putEnhanced(iface, p)
+	}
 }
 
 // Size is the length of the file in bytes, with what is not yet written.
@@ -98,19 +115,16 @@ func appendPcapHeader(b []byte, iface Interface) []byte {
 	return appendWord(b, iface.LinkType)
 }
 
-func (w *Writer) writePcap(packets []captured.Packet) {
-	for i := range packets {
-		p := &packets[i]
-		total := pcapRecordLen + len(p.Data)
-		w.need(total)
-		r := w.extend(total)
-		_ = r[pcapRecordLen-1] // so that this is checked once
-		binary.NativeEndian.PutUint32(r[0:], uint32(p.Time.Unix()))
-		binary.NativeEndian.PutUint32(r[4:], uint32(p.Time.Nanosecond()))
-		binary.NativeEndian.PutUint32(r[8:], uint32(len(p.Data)))
-		binary.NativeEndian.PutUint32(r[12:], uint32(p.Len))
-		copy(r[pcapRecordLen:], p.Data)
-	}
+func (w *Writer) putPcap(p *captured.Packet) {
+	total := pcapRecordLen + len(p.Data)
+	w.need(total)
+	r := w.extend(total)
+	_ = r[pcapRecordLen-1] // so that this is checked once
+	binary.NativeEndian.PutUint32(r[0:], uint32(p.Time.Unix()))
+	binary.NativeEndian.PutUint32(r[4:], uint32(p.Time.Nanosecond()))
+	binary.NativeEndian.PutUint32(r[8:], uint32(len(p.Data)))
+	binary.NativeEndian.PutUint32(r[12:], uint32(p.Len))
+	copy(r[pcapRecordLen:], p.Data)
 }
 
 // pcapRecord is the length of the record that b begins with.
