@@ -34,8 +34,9 @@ func (t *Tap) read(ctx context.Context, handle func(*Packet) error) error {
 
 func (t *Tap) readBatches(ctx context.Context, handle func(Packets) error) error {
 	return t.readRing(ctx, func(packets Packets) error {
-		defer t.skip()
-		return handle(packets)
+		err := handle(packets)
+		t.skip()
+		return err
 	})
 }
 

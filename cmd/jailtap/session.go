@@ -25,8 +25,9 @@ type session struct {
 	out       sink
 	statsFile *outFile
 	captured  atomic.Uint64
-	shown     uint64 // captured, when the counter was shown
-	counter   bool   // on the terminal, without a line feed
+	first     firstPackets // with -c, what is put
+	shown     uint64       // captured, when the counter was shown
+	counter   bool         // on the terminal, without a line feed
 }
 
 // Why a capture ends that is no failure.
@@ -75,7 +76,8 @@ func (s *session) openOutput(now time.Time, first *capfile.Interface, scope stri
 // put hands packets on, and ends the capture if the last one is among them.
 func (s *session) put(packets loader.Packets, iface *capfile.Interface) error {
 	if s.flags.count > 0 {
-		packets = &firstPackets{packets, s.flags.count - s.captured.Load()}
+		s.first = firstPackets{packets, s.flags.count - s.captured.Load()}
+		packets = &s.first
 	}
 	n, err := s.out.put(packets, iface)
 	if all := s.captured.Add(uint64(n)); err == nil && all == s.flags.count {
