@@ -23,7 +23,7 @@ func TestTheDemoFindsNoForeignFrameAndMissesNone(t *testing.T) {
 	}
 	t.Logf("%s", out)
 	files, _ := filepath.Glob(filepath.Join(dir, "captures", "*.pcapng"))
-	if len(files) != 7 { // the reference, and three jails with two engines
+	if len(files) != 10 { // the reference, and three jails with two engines and through the hub
 		t.Errorf("%d captures were left: %s", len(files), strings.Join(files, " "))
 	}
 	if left, _ := filepath.Glob("/run/netns/jtd-*"); len(left) > 0 {
