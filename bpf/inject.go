@@ -1,7 +1,6 @@
 package bpf
 
 import (
-	"errors"
 	"fmt"
 	"math"
 )
@@ -78,6 +77,21 @@ func (e *TooManyAddressesError) Error() string {
 // Errors: *ProgramError (user), *TooLongError, *TooManyAddressesError, and
 // ErrNotLive wrapped.
 func Compile(s Scope, v View, d Dialect, user Program) (Program, error) {
+	program, err := CompileUnproved(s, v, d, user)
+	if err != nil {
+		return nil, err
+	}
+	if err := Prove(program, s, v); err != nil {
+		return nil, internal(err)
+	}
+	return program, nil
+}
+
+func internal(err error) error { return fmt.Errorf("internal error, nothing is attached: %w", err) }
+
+// CompileUnproved is Compile for callers that call Prove themselves, on what they
+// attach.
+func CompileUnproved(s Scope, v View, d Dialect, user Program) (Program, error) {
 	prefix, err := s.Prefix(v)
 	if err != nil {
 		return nil, err
@@ -95,8 +109,8 @@ func Compile(s Scope, v View, d Dialect, user Program) (Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(program.Validate(d), Prove(program, s, v)); err != nil {
-		return nil, fmt.Errorf("internal error, nothing is attached: %w", err)
+	if err := program.Validate(d); err != nil {
+		return nil, internal(err)
 	}
 	return program, nil
 }

@@ -101,6 +101,17 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 	}
 }
 
+// TestOnlyTheBenchmarksDraw: a library for figures is nothing that users need.
+func TestOnlyTheBenchmarksDraw(t *testing.T) {
+	for _, pkg := range list(t) {
+		for _, imported := range pkg.Imports {
+			if strings.HasPrefix(imported, "gonum.org/") && pkg.ImportPath != module+"/integration/bench" {
+				t.Errorf("%s imports %s", pkg.ImportPath, imported)
+			}
+		}
+	}
+}
+
 func TestTheCoreUsesNoOperatingSystem(t *testing.T) {
 	for _, pkg := range list(t) {
 		if pkg.ImportPath != module+"/bpf" && pkg.ImportPath != module+"/bpf/ebpf" {

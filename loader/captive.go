@@ -45,8 +45,9 @@ func (w *Warden) Guard(ns Namespace) (gap, err error) { return w.guard(ns) }
 func (w *Warden) Captive(cfg CaptiveConfig) (*Captive, error) { return w.captive(cfg) }
 
 // Prepare makes most of a captive socket ahead of the time when it is wanted: what
-// Interface, Label and Scope.Addrs of cfg are, is said by Spare.Captive. Datagram
-// must be as the frames of the interface begin.
+// Interface, Label and Scope.Addrs of cfg are, is said by Spare.Captive, which is quicker
+// if Scope.Addrs are the same. Datagram must be as the frames of the interface begin.
+// Namespace may be closed then.
 //
 // Of the time that Captive takes, most is for the ring, which waits for a grace
 // period of the kernel's.
@@ -71,7 +72,7 @@ type Spare struct{ spare }
 
 // Captive makes it one for an interface, a name or Any, and addresses. The Spare is
 // used up, also by an error; one that wraps errors.ErrUnsupported says that a new
-// captive socket would do.
+// captive socket would do, or tell why it does not.
 func (s *Spare) Captive(iface string, addrs []netip.Prefix, label string) (*Captive, error) {
 	return s.captive(iface, addrs, label)
 }
@@ -94,6 +95,7 @@ type CaptiveConfig struct {
 	// RingBytes makes a ring (TPACKET_V3) of that size, for who holds the socket
 	// to map. 0: none; the holder may make one, of up to 32 MiB.
 	RingBytes int
+	Immediate bool // frames can be read after 1 ms, not 50 ms
 
 	// Label is for Adopt, up to 63 bytes. "" is for sockets whose filter need
 	// not outlive this process.

@@ -72,7 +72,7 @@ func (w *warden) prepare(cfg CaptiveConfig) (_ *Captive, err error) {
 	}
 	// The ring comes before the bind, which waits less then.
 	if cfg.RingBytes > 0 {
-		_, err = requestRing(c.socket, cfg.RingBytes, false)
+		_, err = requestRing(c.socket, cfg.RingBytes, cfg.Immediate)
 	}
 	return c, err
 }

@@ -22,7 +22,7 @@ func attachCBPF(fd int, p plan) (filter, error) {
 		}
 		return c, attachUnscoped(fd, live)
 	}
-	program, err := bpf.Compile(p.scope, p.view, bpf.Linux, p.user)
+	program, err := bpf.CompileUnproved(p.scope, p.view, bpf.Linux, p.user)
 	var tooMany *bpf.TooManyAddressesError
 	if errors.As(err, &tooMany) {
 		err = fmt.Errorf("%w; engine %s has room for any number", err, EBPF)
@@ -34,7 +34,7 @@ func attachCBPF(fd int, p plan) (filter, error) {
 }
 
 func (c cbpf) setScope(fd int, s bpf.Scope) error {
-	program, err := bpf.Compile(s, c.view, bpf.Linux, c.user)
+	program, err := bpf.CompileUnproved(s, c.view, bpf.Linux, c.user)
 	if err == nil {
 		err = attachProved(fd, program, s, c.view)
 	}

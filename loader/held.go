@@ -11,7 +11,7 @@ type HeldConfig struct {
 	LinkType  bpf.LinkType
 
 	// HasRing says that the socket has a ring, for which CaptiveConfig asked for
-	// RingBytes. Else one is made as Config asks for it, of up to 32 MiB.
+	// RingBytes, Immediate or not. Else one is made as Config asks for it, of up to 32 MiB.
 	HasRing   bool
 	RingBytes int
 	Immediate bool

@@ -38,7 +38,7 @@ func (t *Tap) takeRing(cfg HeldConfig) (err error) {
 		t.ring, err = newRing(t.fd, cfg.RingBytes, cfg.Immediate)
 		return err
 	}
-	t.ring, _ = geometry(cfg.RingBytes, false)
+	t.ring, _ = geometry(cfg.RingBytes, cfg.Immediate)
 	return t.ring.mapFrom(t.fd)
 }
 

@@ -53,15 +53,20 @@ func packetSocket(lt bpf.LinkType) (int, error) {
 
 // find looks an interface up in the namespace of the calling thread.
 func find(name string) (link, error) {
-	if name == Any {
-		return link{name: name, typ: bpf.LinuxSLL2}, nil
-	}
 	// Any socket will do for these requests; this kind there always is.
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return link{}, fmt.Errorf("look up interface %s: %w", name, err)
 	}
 	defer unix.Close(fd)
+	return findWith(fd, name)
+}
+
+// findWith looks an interface up in the namespace of a socket.
+func findWith(fd int, name string) (link, error) {
+	if name == Any {
+		return link{name: name, typ: bpf.LinuxSLL2}, nil
+	}
 	ifr, err := unix.NewIfreq(name)       // fails for a name that is too long
 	if err == nil && ifr.Name() != name { // it ends at a NUL
 		err = unix.ENODEV

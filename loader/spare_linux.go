@@ -15,8 +15,9 @@ type spare struct {
 }
 
 func (w *warden) spare(cfg CaptiveConfig) (*Spare, error) {
-	cfg.Interface, cfg.Label, cfg.Scope.Addrs = "", "", nil
+	cfg.Interface, cfg.Label = "", ""
 	c, err := w.prepare(cfg)
+	cfg.Namespace = nil // is the caller's to close
 	if err != nil {
 		return nil, err
 	}
@@ -39,12 +40,9 @@ func (s *spare) captive(iface string, addrs []netip.Prefix, label string) (*Capt
 func (s *spare) give(c *Captive, iface string, addrs []netip.Prefix, label string) error {
 	cfg := s.cfg
 	cfg.Interface, cfg.Label, cfg.Scope.Addrs = iface, label, addrs
-	err := within(cfg.Namespace, func() (err error) {
-		c.link, err = find(iface)
-		return err
-	})
-	if err != nil {
-		return err
+	var err error
+	if c.link, err = findWith(c.socket, iface); err != nil { // the namespace may be closed here
+		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 	}
 	if cooked := c.link.typ != bpf.Ethernet; cooked != cfg.Datagram {
 		return fmt.Errorf("frames of %s begin otherwise than this socket's: %w", iface, errors.ErrUnsupported)

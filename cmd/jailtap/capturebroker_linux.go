@@ -32,15 +32,15 @@ func (l *liveCapture) brokered(ctx context.Context) error {
 	return l.run(ctx)
 }
 
-// request asks for a ring of the size that is wanted. That of an immediate
-// capture is another one, which the tap makes.
+// request asks for a ring of the size that is wanted, or else of what a capture with a
+// socket of its own has.
 func (l *liveCapture) request() broker.Request {
-	const usualRing = 2048 // KiB
-	r := broker.Request{Interface: l.flags.iface}
-	r.Expression, r.Program, r.Snaplen = l.user.expr, broker.ProgramOf(l.user.program), l.user.snaplen
-	if !l.flags.immediate {
-		r.Ring = cmp.Or(l.flags.ringKiB, usualRing) << 10
+	usualRing := 2048 // KiB
+	if l.flags.immediate {
+		usualRing = 4096
 	}
+	r := broker.Request{Interface: l.flags.iface, Immediate: l.flags.immediate, Ring: cmp.Or(l.flags.ringKiB, usualRing) << 10}
+	r.Expression, r.Program, r.Snaplen = l.user.expr, broker.ProgramOf(l.user.program), l.user.snaplen
 	return r
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +18,11 @@ import (
 
 // TestMain has this program be what others are started to be.
 func TestMain(m *testing.M) {
-	if _, ok := os.LookupEnv(captorsVariable); ok {
-		main()
+	if is, err := isAnother(); is {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	os.Exit(m.Run())
@@ -143,6 +147,92 @@ func TestTheBenchmarkOfCrowdsRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"nobody | 0", "own sockets | 3", "as is | 3", "hub | 3", "fan-out | 3", "tcx and taps | 3"} {
+		if !strings.Contains(page.String(), "\n| "+want+" | ") {
+			t.Errorf("no line %q in\n%s", want, page.String())
+		}
+	}
+}
+
+const samplePage = `# Benchmarks
+
+## Filters
+
+| addresses | filter | instructions | in scope | out of scope |
+| ---: | --- | ---: | ---: | ---: |
+| 1 | jailtap | 33 | 26.4 (14) | 8.8 (9) |
+| 1 | libpcap | 32 | 26.7 (12) | 13.2 (11) |
+| 1000 | jailtap | 33 | 26.4 (14) | 30.5 (9) |
+| 1000 | libpcap | | | |
+
+## Capture
+
+64 bytes, 1000 frames at 1000/s:
+
+| program | CPU ns a packet | lost |
+| --- | ---: | ---: |
+| ` + "`tcpdump`" + ` | 145 | 0 |
+| ` + "`jailtap capture`" + ` | 103 | 0 |
+
+1500 bytes, 1000 frames at 1000/s:
+
+| program | CPU ns a packet | lost |
+| --- | ---: | ---: |
+| ` + "`tcpdump`" + ` | 1744 | 0 |
+| ` + "`jailtap capture`" + ` | 1430 | 0 |
+`
+
+func TestFiguresAreDrawnOfThePagesTables(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bench")
+	page, err := withFigures(samplePage, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, names := range map[string][]string{"filters.svg": {"jailtap", "libpcap", "1000"}, "capture.svg": {"tcpdump", "jailtap capture", "64 bytes", "1500 bytes"}} {
+		if !strings.Contains(page, "](bench/"+file+")\n") {
+			t.Errorf("the page does not refer to %s:\n%s", file, page)
+		}
+		svg, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if !strings.Contains(string(svg), ">"+name+"<") {
+				t.Errorf("%s does not name %q", file, name)
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "crowds.svg")); err == nil {
+		t.Error("a figure of what was not measured")
+	}
+	if _, err := withFigures(strings.ReplaceAll(samplePage, "out of scope", "another"), dir); err == nil {
+		t.Error("a figure of a column that is not there")
+	}
+}
+
+func TestTablesAreReadAsTheyArePrinted(t *testing.T) {
+	tables := tablesOf(samplePage)
+	if len(tables) != 3 || tables[2].caption != "1500 bytes, 1000 frames at 1000/s:" || len(tables[0].rows) != 4 {
+		t.Fatalf("%+v", tables)
+	}
+	if v, err := number(tables[0].rows[1][4]); err != nil || v != 13.2 {
+		t.Errorf("%v, %v", v, err)
+	}
+}
+
+// TestTheBenchmarkOfSetUpRuns: and has a line for each way to a capture, and each program.
+func TestTheBenchmarkOfSetUpRuns(t *testing.T) {
+	testutil.NeedRoot(t)
+	l, err := newLab()
+	defer l.remove()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page bytes.Buffer
+	if err := benchSetup(&page, l, jailtapProgram(t), 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"after 50 ms | bare calls", "after 1 ms | `loader.Open`, engine ebpf", "after 1 ms | `jailtap serve`",
+		"`tcpdump`", "`jailtap capture --format pcap --hub`"} {
 		if !strings.Contains(page.String(), "\n| "+want+" | ") {
 			t.Errorf("no line %q in\n%s", want, page.String())
 		}

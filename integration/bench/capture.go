@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +45,11 @@ type recorder struct {
 	command func(n *netlab.Namespace, file string) *exec.Cmd
 	// captured is how many frames it says that it has captured.
 	captured func(stdout, stderr []byte) (int, error)
+
+	ready time.Duration // is long enough after its start
+	// rest is how long after the last frame it has them all: what the kernel has not
+	// handed over yet, tcpdump and dumpcap lose at the end.
+	rest time.Duration
 }
 
 // A result is what the rounds of one recorder have shown.
@@ -68,12 +74,12 @@ func benchCapture(w io.Writer, l lab, jailtap string) error {
 		recorders = append(recorders, jailtapRecorder(jailtap, format))
 	}
 	printCaptureHead(w)
-	for _, load := range loads {
-		results, err := b.compare(recorders, load)
-		if err != nil {
-			return err
-		}
-		printResults(w, load, recorders, results)
+	results, err := b.compare(recorders)
+	if err != nil {
+		return err
+	}
+	for i, load := range loads {
+		printResults(w, load, recorders, results[i])
 	}
 	return nil
 }
@@ -107,22 +113,31 @@ func (b *captureBench) close() {
 	os.RemoveAll(b.dir)
 }
 
-// compare gives every recorder a turn in each round.
-func (b *captureBench) compare(recorders []*recorder, load load) ([]result, error) {
-	results := make([]result, len(recorders))
+// compare gives every recorder a turn at each load in each round. The results are by
+// load and recorder.
+func (b *captureBench) compare(recorders []*recorder) ([][]result, error) {
+	results := make([][]result, len(loads))
+	for i := range results {
+		results[i] = make([]result, len(recorders))
+	}
 	for range captureRounds {
+		idle := make([]time.Duration, len(recorders)) // is the same at all loads
 		for i, r := range recorders {
-			idle, _, err := b.run(r, load, 0)
-			if err != nil {
+			var err error
+			if idle[i], _, err = b.run(r, loads[0], 0); err != nil {
 				return nil, err
 			}
-			busy, captured, err := b.run(r, load, load.frames)
-			if err != nil {
-				return nil, err
+		}
+		for l, load := range loads {
+			for i, r := range recorders {
+				busy, captured, err := b.run(r, load, load.frames)
+				if err != nil {
+					return nil, err
+				}
+				cost := max(busy-idle[i], 0)
+				results[l][i].each = append(results[l][i].each, cost*picoseconds/time.Duration(max(captured, 1)))
+				results[l][i].lost += load.frames - captured
 			}
-			cost := max(busy-idle, 0)
-			results[i].each = append(results[i].each, cost*picoseconds/time.Duration(max(captured, 1)))
-			results[i].lost += load.frames - captured
 		}
 	}
 	return results, nil
@@ -141,18 +156,20 @@ func captureScope() bpf.Scope { return scopeOf(1) }
 
 const captureExpr = "udp"
 
-func jailtapRecorder(program, format string) *recorder {
+func jailtapRecorder(program, format string, more ...string) *recorder {
 	return &recorder{
-		name: "jailtap capture --format " + format,
+		name: strings.Join(append([]string{"jailtap capture --format", format}, more...), " "),
 		command: func(n *netlab.Namespace, file string) *exec.Cmd {
-			return exec.Command(program, "capture", "--in-netns", n.Path, "-i", "bench", "-a", "10.0.0.1",
-				"--format", format, "-B", fmt.Sprint(ringKiB), "--stats", "-", "-w", file, captureExpr)
+			args := []string{"capture", "--in-netns", n.Path, "-i", "bench", "-a", "10.0.0.1",
+				"--format", format, "-B", fmt.Sprint(ringKiB), "--stats", "-", "-w", file}
+			return exec.Command(program, append(append(args, more...), captureExpr)...)
 		},
 		captured: func(stdout, _ []byte) (int, error) {
 			var stats struct{ Captured int }
 			err := json.Unmarshal(stdout, &stats)
 			return stats.Captured, err
 		},
+		ready: usuallyReady, rest: soonHandedOver,
 	}
 }
 
@@ -169,6 +186,7 @@ func tcpdumpRecorder() *recorder {
 				"-B", fmt.Sprint(ringKiB), "-w", file, conjunction())
 		},
 		captured: countIn(`(\d+) packets? captured`),
+		ready:    usuallyReady, rest: 1100 * time.Millisecond, // its read timeout is a second
 	}
 }
 
@@ -180,6 +198,7 @@ func dumpcapRecorder() *recorder {
 				"-B", fmt.Sprint(ringKiB/1024), "-w", file, "-f", conjunction())
 		},
 		captured: countIn(`Packets captured: (\d+)`),
+		ready:    500 * time.Millisecond, rest: 500 * time.Millisecond, // its read timeout is a quarter of a second
 	}
 }
 
@@ -195,6 +214,10 @@ func countIn(pattern string) func(stdout, stderr []byte) (int, error) {
 	}
 }
 
+// They are ready after some 20 ms, dumpcap after 200; and the kernel hands blocks over
+// to jailtap after 50.
+const usuallyReady, soonHandedOver = 250 * time.Millisecond, 250 * time.Millisecond
+
 // run captures so many frames and returns the CPU time of the recorder.
 func (b *captureBench) run(r *recorder, load load, frames int) (cpu time.Duration, captured int, err error) {
 	file := filepath.Join(b.dir, "capture")
@@ -205,15 +228,12 @@ func (b *captureBench) run(r *recorder, load load, frames int) (cpu time.Duratio
 	if err := cmd.Start(); err != nil {
 		return 0, 0, err
 	}
-	// They are ready after some 20 ms, dumpcap after 200.
-	time.Sleep(500 * time.Millisecond)
+	time.Sleep(r.ready)
 	start := time.Now()
 	sendErr := b.flood.send(captureFrame(load.length), frames, load.rate)
 	b.flooded = time.Since(start)
 	if frames > 0 {
-		// What the kernel has not handed over yet tcpdump and dumpcap lose at the end;
-		// for tcpdump it does so within a second, its read timeout.
-		time.Sleep(1100 * time.Millisecond)
+		time.Sleep(r.rest)
 	}
 	cmd.Process.Signal(unix.SIGINT)
 	if err := cmd.Wait(); err != nil || sendErr != nil {

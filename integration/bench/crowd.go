@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"jailtap/bpf"
@@ -157,15 +158,19 @@ func timeFrames(send *sender, frame []byte) (time.Duration, error) {
 	return time.Since(start) * picoseconds / crowdFrames, err
 }
 
-// throttled runs do for 0 to n-1, slowly enough for the programs that it frees: the
-// kernel keeps them until an RCU grace period has passed.
+// throttled runs do for 0 to n-1, many at once, since most wait for the kernel, but not
+// too many for the programs that they free: the kernel keeps those until an RCU grace
+// period has passed.
 func throttled(n int, do func(i int) error) error {
+	const atOnce = 64
 	var errs []error
-	for i := range n {
-		errs = append(errs, do(i))
-		if i%64 == 63 {
-			time.Sleep(30 * time.Millisecond)
+	for first := 0; first < n; first += atOnce {
+		var g errgroup.Group
+		for i := first; i < min(first+atOnce, n); i++ {
+			g.Go(func() error { return do(i) })
 		}
+		errs = append(errs, g.Wait())
+		time.Sleep(30 * time.Millisecond)
 	}
 	return errors.Join(errs...)
 }

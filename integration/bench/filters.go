@@ -164,20 +164,27 @@ func filterSocket(ifname string, p bpf.Program) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	code := make([]unix.SockFilter, len(p))
-	for i, ins := range p {
-		code[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
-	}
-	prog := &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, prog); err != nil {
+	if err := attachFilter(fd, p); err != nil {
 		unix.Close(fd)
-		return -1, fmt.Errorf("attach %d instructions: %w", len(code), err)
+		return -1, err
 	}
 	if err := bindTo(fd, ifname, unix.ETH_P_ALL); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
+}
+
+func attachFilter(fd int, p bpf.Program) error {
+	code := make([]unix.SockFilter, len(p))
+	for i, ins := range p {
+		code[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
+	}
+	prog := &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, prog); err != nil {
+		return fmt.Errorf("attach %d instructions: %w", len(code), err)
+	}
+	return nil
 }
 
 // playRound gives every contestant a turn. A frame sent into a veth pair is

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Bench measures what a scope costs and writes docs/BENCH.md: the time that
+// Bench measures what a scope costs and writes docs/BENCH.md, with figures: the time that
 // rewritten filters take beside libpcap's own conjunctions, how many packets a
 // CPU-second captures beside tcpdump, how long a jail takes to start beside
 // bwrap, and a root file system beside cp.
@@ -35,8 +35,8 @@ import (
 const namePrefix = "jtb"
 
 func main() {
-	if config, ok := os.LookupEnv(captorsVariable); ok {
-		if err := runCaptors(config); err != nil {
+	if is, err := isAnother(); is {
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "bench: captures:", err)
 			os.Exit(1)
 		}
@@ -52,6 +52,17 @@ func main() {
 	}
 }
 
+// isAnother does the work of a process that this program has started to be another, and
+// reports whether it is one.
+func isAnother() (is bool, err error) {
+	for variable, run := range map[string]func(config string) error{captorsVariable: runCaptors, setupVariable: runAskers} {
+		if config, ok := os.LookupEnv(variable); ok {
+			return true, run(config)
+		}
+	}
+	return false, nil
+}
+
 // A part is a section of the page.
 type part struct {
 	name  string
@@ -64,6 +75,9 @@ var parts = []part{
 	{"captives", benchCaptives},
 	{"jails", func(w io.Writer, _ lab, jailtap string) error { return benchJails(w, jailtap, jailRounds) }},
 	{"crowds", func(w io.Writer, l lab, _ string) error { return benchCrowds(w, l, crowdSizes, crowdRounds) }},
+	{"setup", func(w io.Writer, l lab, jailtap string) error {
+		return benchSetup(w, l, jailtap, setupRounds, memoryRounds)
+	}},
 	{"worlds", func(w io.Writer, _ lab, jailtap string) error { return benchWorlds(w, jailtap, worldRounds) }},
 }
 
@@ -105,14 +119,20 @@ func run(jailtap, out, only string) error {
 		if only != "" && only != p.name {
 			continue
 		}
+		start := time.Now()
 		if err := p.bench(both, l, jailtap); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
+		fmt.Fprintf(os.Stderr, "bench: %s took %v\n", p.name, time.Since(start).Round(time.Second))
 	}
 	if only != "" {
 		return nil
 	}
-	return os.WriteFile(out, page.Bytes(), 0o644)
+	text, err := withFigures(page.String(), filepath.Join(filepath.Dir(out), "bench"))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(out, []byte(text), 0o644)
 }
 
 // A lab is two namespaces: frames are sent in one and arrive in the other.

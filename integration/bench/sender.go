@@ -44,5 +44,9 @@ func bindTo(fd int, ifname string, protocol uint16) error {
 	if err != nil {
 		return err
 	}
-	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: link.Index})
+	return bindToIndex(fd, link.Index, protocol)
+}
+
+func bindToIndex(fd, ifindex int, protocol uint16) error {
+	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: ifindex})
 }

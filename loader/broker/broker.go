@@ -42,6 +42,9 @@ type Request struct {
 	// Ring is the size of the ring that the socket gets, in bytes (TPACKET_V3); 0:
 	// none, frames come by recvmsg(2), or the client makes a ring.
 	Ring int `json:"ring,omitempty"`
+
+	// Immediate makes a ring of which frames can be read after 1 ms, not 50 ms.
+	Immediate bool `json:"immediate,omitempty"`
 }
 
 // A Filter says which packets in scope the client wants: an expression of

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"net/netip"
+
 	"jailtap/bpf"
 	"jailtap/loader"
 )
@@ -25,8 +27,16 @@ type Captive interface {
 // Captives makes captive sockets.
 type Captives interface {
 	Captive(loader.CaptiveConfig) (Captive, error)
+	Prepare(loader.CaptiveConfig) (Spare, error)
 	Adopt(label string) ([]Captive, error) // some, with an error about others
 	Sweep() error
+}
+
+// A Spare is a captive socket that is nobody's yet: *loader.Spare, but for what it
+// becomes.
+type Spare interface {
+	Captive(iface string, addrs []netip.Prefix, label string) (Captive, error)
+	Close() error
 }
 
 // Wardens are the Captives of a Warden.
@@ -43,6 +53,24 @@ func (w wardens) Stats() (Stats, error) {
 
 func (w warden) Captive(cfg loader.CaptiveConfig) (Captive, error) {
 	c, err := w.Warden.Captive(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return wardens{c}, nil
+}
+
+func (w warden) Prepare(cfg loader.CaptiveConfig) (Spare, error) {
+	s, err := w.Warden.Prepare(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return spare{s}, nil
+}
+
+type spare struct{ *loader.Spare }
+
+func (s spare) Captive(iface string, addrs []netip.Prefix, label string) (Captive, error) {
+	c, err := s.Spare.Captive(iface, addrs, label)
 	if err != nil {
 		return nil, err
 	}

@@ -98,7 +98,11 @@ func (c *Client) ask(op string, r Request) (*answer, *os.File, error) {
 }
 
 func (c *Client) receive() (*answer, *os.File, error) {
-	buf := make([]byte, maxMessage)
+	size, err := c.awaited()
+	if err != nil {
+		return nil, nil, fmt.Errorf("broker: %w", err)
+	}
+	buf := make([]byte, size)
 	rights := make([]byte, unix.CmsgSpace(4))
 	n, rightsLen, _, _, err := c.conn.ReadMsgUnix(buf, rights)
 	if err == nil && n == 0 {
@@ -116,6 +120,20 @@ func (c *Client) receive() (*answer, *os.File, error) {
 		return nil, socket, fmt.Errorf("broker: its answer makes no sense: %w", err)
 	}
 	return a, socket, nil
+}
+
+// awaited waits for an answer and tells its size. Memory for the longest one there may
+// be would take longer to get than the answer.
+func (c *Client) awaited() (size int, err error) {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	err2 := raw.Read(func(fd uintptr) bool {
+		size, _, err = unix.Recvfrom(int(fd), nil, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	return min(size, maxMessage), errors.Join(err, err2)
 }
 
 // received is the descriptor that came, if one did.

@@ -21,6 +21,8 @@ type connection struct {
 	conn *net.UnixConn
 	log  *slog.Logger
 
+	namespace NamespaceID // the client's, when it asked for it
+
 	ward  *ward // of the captive that it was given; nil: none yet
 	given *holding
 	vlans bpf.VLANs // those of its scope
@@ -158,13 +160,18 @@ func (c *connection) capture(ctx context.Context, r *Request) bool {
 	if err != nil {
 		return c.refuse(nil, err)
 	}
-	defer jail.Namespace.Close()
 	w := c.Server.ward(jail)
 	c.log = c.log.With("jail", jail.Name, "interface", r.Interface)
 	if err := c.give(ctx, jail, w, r); err != nil {
+		jail.Namespace.Close()
 		return c.refuse(w, err)
 	}
+	w.restock(jail, c.kind(r), w.scopeNow(), c.given.LinkType() != bpf.Ethernet, c.Captives.Prepare)
 	return true
+}
+
+func (c *connection) kind(r *Request) kind {
+	return kind{c.namespace, r.Interface, r.Ring, r.Immediate}
 }
 
 // jail finds whose the client is, as it is now.
@@ -174,6 +181,7 @@ func (c *connection) jail() (*Jail, error) {
 		return nil, Refuse(CodePeer, "%v", err)
 	}
 	defer peer.Close()
+	c.namespace = peer.NamespaceID
 	jail, err := c.Resolve(peer)
 	if r := (*Refusal)(nil); err != nil && !errors.As(err, &r) {
 		return nil, Refuse(CodePeer, "%v", err)
@@ -208,10 +216,13 @@ func (c *connection) make(ctx context.Context, jail *Jail, w *ward, r *Request) 
 	if err != nil {
 		return nil, err
 	}
-	captive, err := c.Captives.Captive(loader.CaptiveConfig{
-		Namespace: jail.Namespace, Scope: scope, Interface: r.Interface, Datagram: r.Datagram,
-		RingBytes: r.Ring, Label: c.label(jail.Name),
-	})
+	captive, err := c.fromSpare(w, scope, r)
+	if captive == nil && err == nil {
+		captive, err = c.captive(jail, scope, r)
+	}
+	if errors.Is(err, unix.EMFILE) && c.dropSpares() {
+		captive, err = c.captive(jail, scope, r)
+	}
 	if unknown := (*loader.InterfaceError)(nil); errors.As(err, &unknown) {
 		return nil, Refuse(CodeInterface, "%v", unknown)
 	}
@@ -228,6 +239,26 @@ func (c *connection) make(ctx context.Context, jail *Jail, w *ward, r *Request) 
 	}
 	c.vlans = scope.VLANs
 	return h, nil
+}
+
+// fromSpare makes a socket of a spare; nil: there is none that would do.
+func (c *connection) fromSpare(w *ward, scope bpf.Scope, r *Request) (Captive, error) {
+	s := w.takeSpare(c.kind(r))
+	if s == nil {
+		return nil, nil
+	}
+	captive, err := s.Captive(r.Interface, scope.Addrs, c.label(w.name))
+	if errors.Is(err, errors.ErrUnsupported) { // more addresses than then, or another interface of that name
+		return nil, nil
+	}
+	return captive, err
+}
+
+func (c *connection) captive(jail *Jail, scope bpf.Scope, r *Request) (Captive, error) {
+	return c.Captives.Captive(loader.CaptiveConfig{
+		Namespace: jail.Namespace, Scope: scope, Interface: r.Interface, Datagram: r.Datagram,
+		RingBytes: r.Ring, Immediate: r.Immediate, Label: c.label(jail.Name),
+	})
 }
 
 // handOver sets the filter, sends the socket and lets go of it.

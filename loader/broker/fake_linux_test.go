@@ -41,6 +41,9 @@ type mill struct {
 	refuse error
 	before func() // a socket is made
 	left   []*grist
+	tooFew int  // addresses that spares have room for; 0: any number
+	stocks bool // prepares spares too
+	spares int  // that are neither used nor closed
 	swept  int
 }
 
@@ -56,6 +59,7 @@ type grist struct {
 	revoked bool
 	closed  bool
 	bad     error // of SetScope
+	spare   bool  // it was one
 }
 
 func (m *mill) Captive(cfg loader.CaptiveConfig) (Captive, error) {
@@ -74,6 +78,49 @@ func (m *mill) Captive(cfg loader.CaptiveConfig) (Captive, error) {
 	g := &grist{cfg: cfg, cookie: uint64(len(m.made) + 1), socket: pair[0], other: pair[1], scope: cfg.Scope}
 	m.made = append(m.made, g)
 	return g, nil
+}
+
+func (m *mill) Prepare(cfg loader.CaptiveConfig) (Spare, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.stocks {
+		return nil, errors.New("no spares here")
+	}
+	m.spares++
+	return &husk{m, cfg}, nil
+}
+
+// A husk is a spare.
+type husk struct {
+	mill *mill
+	cfg  loader.CaptiveConfig
+}
+
+func (h *husk) Captive(iface string, addrs []netip.Prefix, label string) (Captive, error) {
+	h.Close()
+	if h.mill.tooFew > 0 && len(addrs) > h.mill.tooFew {
+		return nil, errors.ErrUnsupported
+	}
+	cfg := h.cfg
+	cfg.Interface, cfg.Label, cfg.Scope.Addrs = iface, label, addrs
+	c, err := h.mill.Captive(cfg)
+	if err == nil {
+		c.(*grist).spare = true
+	}
+	return c, err
+}
+
+func (h *husk) Close() error {
+	h.mill.mu.Lock()
+	defer h.mill.mu.Unlock()
+	h.mill.spares--
+	return nil
+}
+
+func (m *mill) ready() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.spares
 }
 
 func (m *mill) Adopt(label string) (list []Captive, err error) {

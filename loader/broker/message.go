@@ -62,7 +62,7 @@ func readMessage(text []byte) (*message, *Refusal) {
 
 // check says what about a message makes no sense whoever sends it.
 func (m *message) check() *Refusal {
-	bare := m.Interface == "" && !m.Datagram && m.Ring == 0
+	bare := m.Interface == "" && !m.Datagram && m.Ring == 0 && !m.Immediate
 	empty := m.Expression == "" && m.Program == nil && m.Snaplen == 0
 	switch {
 	case m.Op == opFilter && !bare, (m.Op == opClear || m.Op == opStats) && !(bare && empty):
@@ -71,6 +71,8 @@ func (m *message) check() *Refusal {
 		return Refuse(CodeMessage, "unknown op %.20q: known are capture, filter, clear, stats", m.Op)
 	case m.Datagram && m.Interface != "":
 		return Refuse(CodeMessage, "datagram goes without interface, whose kind decides how frames begin")
+	case m.Immediate && m.Ring == 0:
+		return Refuse(CodeMessage, "immediate is about a ring, and none is asked for")
 	case m.Ring < 0:
 		return Refuse(CodeMessage, "bad ring %d: want bytes", m.Ring)
 	}

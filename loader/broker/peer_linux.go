@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -111,13 +112,8 @@ func (p *Peer) ours() error {
 	}
 	owner := os.NewFile(uintptr(fd), "user namespace")
 	defer owner.Close()
-	own, err := os.Open("/proc/self/ns/user")
-	if err != nil {
-		return err
-	}
-	defer own.Close()
 	a, errA := idOf(owner)
-	b, errB := idOf(own)
+	b, errB := ownUserNamespace()
 	if err := errors.Join(errA, errB); err != nil {
 		return err
 	}
@@ -126,6 +122,16 @@ func (p *Peer) ours() error {
 	}
 	return nil
 }
+
+// ownUserNamespace is that of this process, which does not change its.
+var ownUserNamespace = sync.OnceValues(func() (NamespaceID, error) {
+	own, err := os.Open("/proc/self/ns/user")
+	if err != nil {
+		return NamespaceID{}, err
+	}
+	defer own.Close()
+	return idOf(own)
+})
 
 // Close lets go of the namespace.
 func (p *Peer) Close() {

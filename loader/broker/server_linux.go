@@ -224,6 +224,9 @@ func (s *Server) sweepUntil(ctx context.Context) {
 func (s *Server) sweep(idle time.Duration) {
 	for _, w := range s.list() {
 		buried, idles := w.sweep(idle)
+		if w.idle(idle) {
+			w.dropSpares(0)
+		}
 		if buried > 0 {
 			s.sweeps.buried, s.sweeps.due = time.Now(), true
 		}

@@ -33,10 +33,14 @@ type ward struct {
 	changes int
 	failed  error // why nothing is in scope any more
 	held    map[*holding]bool
+	spares  []stored
 	making  int // for which there is room, not yet in held
 	ring    int // bytes, of those being made too
 	used    time.Time
 	tally   tally
+
+	stocking bool // somebody prepares spares
+	stockers sync.WaitGroup
 }
 
 // A holding is a captive socket that somebody has.
@@ -230,7 +234,10 @@ func (w *ward) sweep(idle time.Duration) (buried int, idles bool) {
 func (w *ward) close() {
 	w.stop()
 	<-w.done
-	for _, h := range w.leave() {
+	held := w.leave()
+	w.stockers.Wait()
+	w.dropSpares(0)
+	for _, h := range held {
 		if err := h.Close(); err != nil {
 			w.log.Error("close a captive", "cookie", h.Cookie(), "error", err)
 		}
