@@ -428,7 +428,7 @@ func benchMemory(w io.Writer, l lab, jailtap string, rounds int) error {
 		recorders = append(recorders, dumpcapRecorder())
 	}
 	recorders = append(recorders, jailtapRecorder(jailtap, "pcap"), jailtapRecorder(jailtap, "pcap", "--engine", "ebpf"),
-		jailtapRecorder(jailtap, "pcap", "--hub"))
+		jailtapRecorder(jailtap, "pcap", "--hub", "always"))
 	besides := make([][]float64, len(recorders))
 	rings := make([][]float64, len(recorders))
 	for range rounds {
