@@ -232,7 +232,7 @@ func TestTheBenchmarkOfSetUpRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"after 50 ms | bare calls", "after 1 ms | `loader.Open`, engine ebpf", "after 1 ms | `jailtap serve`",
-		"`tcpdump`", "`jailtap capture --format pcap --hub`"} {
+		"`tcpdump`", "`jailtap capture --format pcap --hub always`"} {
 		if !strings.Contains(page.String(), "\n| "+want+" | ") {
 			t.Errorf("no line %q in\n%s", want, page.String())
 		}
