@@ -5,6 +5,7 @@ package jail
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -51,6 +52,9 @@ func TestManyJailsComeAndGoWithoutATrace(t *testing.T) {
 		}
 	}
 	after := traces(t, root)
+	for end := time.Now().Add(5 * time.Second); !maps.Equal(after, before) && time.Now().Before(end); after = traces(t, root) {
+		time.Sleep(10 * time.Millisecond) // who waits for the processes may not have had its turn
+	}
 	for what, was := range before {
 		if now := after[what]; now != was {
 			t.Errorf("%s: there are\n%s\nand were\n%s", what, now, was)
