@@ -99,19 +99,6 @@ func run(jailtap, out, only string) error {
 	if err != nil {
 		return err
 	}
-	l, err := newLab()
-	defer l.remove()
-	if err != nil {
-		return err
-	}
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, unix.SIGINT, unix.SIGTERM)
-	go func() {
-		<-interrupted
-		l.remove()
-		os.Exit(1)
-	}()
-
 	var page bytes.Buffer
 	both := io.MultiWriter(os.Stdout, &page)
 	printMachine(both)
@@ -120,7 +107,7 @@ func run(jailtap, out, only string) error {
 			continue
 		}
 		start := time.Now()
-		if err := p.bench(both, l, jailtap); err != nil {
+		if err := p.measure(both, jailtap); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s took %v\n", p.name, time.Since(start).Round(time.Second))
@@ -133,6 +120,26 @@ func run(jailtap, out, only string) error {
 		return err
 	}
 	return os.WriteFile(out, []byte(text), 0o644)
+}
+
+// measure gives the part a lab of its own, which is removed also when it is interrupted.
+func (p part) measure(w io.Writer, jailtap string) error {
+	l, err := newLab()
+	defer l.remove()
+	if err != nil {
+		return err
+	}
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, unix.SIGINT, unix.SIGTERM)
+	defer close(interrupted)
+	defer signal.Stop(interrupted)
+	go func() {
+		if _, is := <-interrupted; is {
+			l.remove()
+			os.Exit(1)
+		}
+	}()
+	return p.bench(w, l, jailtap)
 }
 
 // A lab is two namespaces: frames are sent in one and arrive in the other.
