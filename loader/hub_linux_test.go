@@ -502,7 +502,8 @@ func TestACaptureInAHubWhoseScopeItCannotHoldSeesNothingUntilItCan(t *testing.T)
 func TestTheThirdCaptureAtAnInterfaceSharesAHub(t *testing.T) {
 	l := newLab(t)
 	first, second := l.open(t, Config{Scope: scopeOf(1)}), l.open(t, Config{Scope: scopeOf(2)})
-	uncounted := []*Tap{l.open(t, Config{NoScope: true}), l.open(t, Config{Scope: scopeOf(2), Engine: EBPF}), l.open(t, Config{Scope: scopeOf(2), Hub: HubNever})}
+	many := manyAddrs(mostShared + 1)
+	uncounted := []*Tap{l.open(t, Config{Scope: many}), l.open(t, Config{NoScope: true}), l.open(t, Config{Scope: scopeOf(2), Engine: EBPF}), l.open(t, Config{Scope: scopeOf(2), Hub: HubNever})}
 	for _, tap := range append(uncounted, first, second) {
 		if tap.shared != nil {
 			t.Errorf("it shares the hub: %+v", tap.link)

@@ -73,10 +73,15 @@ func (cfg Config) enroll() (own *roster, share bool) {
 	return nil, true
 }
 
+// mostShared is how many addresses a capture may have that does not ask for a hub. Each is
+// in the hub's lists, which are for all.
+const mostShared = 1024
+
 // mayShare reports whether a capture that does not ask for a hub may be in one: nothing
 // was asked for that contradicts it, nor would all frames be shown to its program.
 func (cfg Config) mayShare() bool {
-	return (cfg.Engine == Auto || cfg.Engine == "") && !cfg.NoScope && cfg.Interface != Any && singleAddresses(cfg.Scope)
+	return (cfg.Engine == Auto || cfg.Engine == "") && !cfg.NoScope && cfg.Interface != Any &&
+		len(cfg.Scope.Addrs) <= mostShared && singleAddresses(cfg.Scope)
 }
 
 // singleAddresses reports whether the hub's lists can say which frames are in scope, but
