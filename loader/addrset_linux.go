@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	cilium "github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"jailtap/bpf/ebpf"
 )
@@ -88,7 +89,7 @@ func (s *addrSet) Set(addrs []netip.Prefix) error {
 	if err := s.add(new); err != nil {
 		return err
 	}
-	if err := s.announce(want); err != nil {
+	if err := s.announce(want, len(late) > 0); err != nil {
 		return err
 	}
 	if err := s.remove(late); err != nil {
@@ -107,7 +108,19 @@ func (s *addrSet) bring(set []netip.Prefix) error {
 	if err := s.add(set); err != nil {
 		return err
 	}
-	return s.announce(s.have)
+	if err := s.announce(s.have, false); err != nil {
+		return err
+	}
+	awaitPrograms()
+	return nil
+}
+
+// awaitPrograms waits until all programs have ended that run now, and may have read what
+// has been changed since. (MEMBARRIER_CMD_GLOBAL of membarrier(2) is a grace period of RCU.
+// Where there is none, a frame in a million may be lost.)
+func awaitPrograms() {
+	const global = 1 // linux/membarrier.h
+	unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
 }
 
 // inside divides prefixes into those inside one of networks, and the others.
@@ -258,11 +271,15 @@ func (s *addrSet) revoke() error {
 }
 
 // announce tells the program which addresses and tables to look up at all. Those that it
-// has looked up so far it does until the values are all there.
-func (s *addrSet) announce(set []netip.Prefix) error {
+// has looked up so far it does until the values are all there; wait says that values go
+// without which it could not do before.
+func (s *addrSet) announce(set []netip.Prefix, wait bool) error {
 	values, flags := ebpf.Values(s.capacity, set)
 	if err := s.flag((s.flags | flags) &^ ebpf.FlagFew4); err != nil {
 		return err
+	}
+	if wait {
+		awaitPrograms()
 	}
 	for name, value := range values {
 		if err := s.maps[name].Put(uint32(0), value); err != nil {
