@@ -279,6 +279,9 @@ func (f *sharedFilter) watch() error {
 	if err := f.seat.watch(); err != nil {
 		return err
 	}
+	if !f.seat.watching { // some look at the lists still
+		awaitPrograms()
+	}
 	f.seat.watching = true
 	addrs := f.seat.addrs
 	f.seat.addrs = nil
