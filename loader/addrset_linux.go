@@ -125,16 +125,32 @@ func awaitPrograms() {
 
 // inside divides prefixes into those inside one of networks, and the others.
 func inside(set, networks []netip.Prefix) (in, out []netip.Prefix) {
-	networks = slices.DeleteFunc(slices.Clone(networks), netip.Prefix.IsSingleIP)
+	outer := map[netip.Prefix]bool{}
+	for _, n := range networks {
+		if !n.IsSingleIP() {
+			outer[n] = true
+		}
+	}
+	if len(outer) == 0 {
+		return nil, set
+	}
 	for _, p := range set {
-		holds := func(n netip.Prefix) bool { return n.Bits() < p.Bits() && n.Contains(p.Addr()) }
-		if slices.ContainsFunc(networks, holds) {
+		if containedIn(outer, p) {
 			in = append(in, p)
 		} else {
 			out = append(out, p)
 		}
 	}
 	return in, out
+}
+
+func containedIn(outer map[netip.Prefix]bool, p netip.Prefix) bool {
+	for bits := range p.Bits() {
+		if n, err := p.Addr().Prefix(bits); err == nil && outer[n] {
+			return true
+		}
+	}
+	return false
 }
 
 // canonical sorts prefixes, without bits behind their length, without

@@ -209,20 +209,24 @@ func pidNamespace() (uint64, error) {
 	return st.Ino, err
 }
 
-// clear takes away all of captures below a number that are no more.
+// clear takes away all of captures below a number that are no more. The ring is the last
+// of it: as long as that is there, there may be more.
 func (h *hub) clear(limit uint32) error {
-	var vacating errgroup.Group // each waits for an RCU grace period
-	vacating.SetLimit(64)
-	var err error
+	var removing errgroup.Group // each waits for an RCU grace period
+	removing.SetLimit(64)
+	var errs []error
 	for id := range limit {
 		var ring uint32 // the map's number
 		if h.alive(id) || errors.Is(h.Rings.Lookup(id, &ring), cilium.ErrKeyNotExist) {
 			continue
 		}
-		err = errors.Join(err, h.forgetAll(h.Owners4, id), h.forgetAll(h.Owners6, id), h.unwatch(id), h.group(id, 0))
-		vacating.Go(func() error { return h.vacate(id) })
+		if err := errors.Join(h.silence(id), h.unlist(id)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removing.Go(func() error { return deleted(h.Rings, id) })
 	}
-	return errors.Join(err, vacating.Wait())
+	return errors.Join(append(errs, removing.Wait())...)
 }
 
 // forgetAll takes a capture off all addresses in a map.
@@ -246,16 +250,23 @@ func (h *hub) forgetAll(owners *cilium.Map, id uint32) error {
 	return nil
 }
 
-// vacate ends what a capture gets. The order does not matter: without either nothing
+// silence ends what a capture gets. The order does not matter: without either nothing
 // comes.
-func (h *hub) vacate(id uint32) error {
-	errs := []error{h.Wants.Put(id, uint32(0))}
-	for _, m := range []*cilium.Map{h.Scopes, h.Rings} {
-		if err := m.Delete(id); !errors.Is(err, cilium.ErrKeyNotExist) {
-			errs = append(errs, err)
-		}
+func (h *hub) silence(id uint32) error {
+	return errors.Join(h.Wants.Put(id, uint32(0)), deleted(h.Scopes, id))
+}
+
+// unlist takes a capture out of all that says whom to show a frame.
+func (h *hub) unlist(id uint32) error {
+	return errors.Join(h.forgetAll(h.Owners4, id), h.forgetAll(h.Owners6, id), h.unwatch(id), h.group(id, 0))
+}
+
+// deleted takes a number out of a map; that it is not there is no error.
+func deleted(m *cilium.Map, id uint32) error {
+	if err := m.Delete(id); !errors.Is(err, cilium.ErrKeyNotExist) {
+		return err
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // owners is the map for an address.
@@ -390,13 +401,20 @@ func (h *hub) group(id, wants uint32) error {
 	return nil
 }
 
-// leave takes the capture out of the hub.
+// leave takes the capture out of the hub. To remove the ring waits for a grace period,
+// for which others need not wait.
 func (h *hub) leave(addrs []netip.Prefix) error {
-	err := h.vacate(h.id)
+	err := h.silence(h.id)
+	if err == nil {
+		err = h.locked(func() error { return errors.Join(h.remove(addrs), h.unwatch(h.id), h.group(h.id, 0)) })
+	}
+	if err == nil { // else there is something to be cleared
+		err = deleted(h.Rings, h.id)
+	}
 	if busy := h.lock(); busy != nil {
 		return errors.Join(err, busy, h.file.Close(), h.closeShared())
 	}
-	return errors.Join(err, h.remove(addrs), h.unwatch(h.id), h.group(h.id, 0), h.close())
+	return errors.Join(err, h.close())
 }
 
 // close gives the number up, as being killed would. The roster's mutex must be held.

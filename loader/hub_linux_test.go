@@ -690,6 +690,24 @@ func TestAFrameThatFindsNoRoomInAHubsRingIsCounted(t *testing.T) {
 	}
 }
 
+func TestARingInAHubIsAsLargeAsOneOfOnesOwn(t *testing.T) {
+	l := newLab(t)
+	for _, test := range []struct {
+		asked     int
+		immediate bool
+		want      uint32
+	}{{0, false, 2 << 20}, {0, true, 4 << 20}, {3 << 20, true, 4 << 20}, {1 << 20, false, 1 << 20}} {
+		tap, err := Open(Config{Interface: "eth0", Namespace: l.near, Scope: scopeOf(1), Hub: HubAlways, RingBytes: test.asked, Immediate: test.immediate})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tap.shared.ring.MaxEntries(); got != test.want {
+			t.Errorf("%d bytes, immediate %v: %d, want %d", test.asked, test.immediate, got, test.want)
+		}
+		tap.Close()
+	}
+}
+
 func TestAnInterfaceThatIsGoneEndsACaptureInAHub(t *testing.T) {
 	l := newLab(t)
 	tap := l.share(t, Config{Scope: scopeOf(1)})

@@ -42,7 +42,7 @@ const hubRecordLen = int(unsafe.Sizeof(hubRecord{}))
 // makeRing makes the ring and puts it in its place.
 func (s *seat) makeRing(bytes int) (err error) {
 	if bytes <= 0 {
-		bytes = defaultRing
+		bytes = DefaultRing(s.immediate)
 	}
 	size := uint32(1) << bits.Len(uint(max(bytes, os.Getpagesize())-1)) // a power of two
 	s.ring, err = cilium.NewMap(&cilium.MapSpec{Name: "ring", Type: cilium.RingBuf, MaxEntries: size})

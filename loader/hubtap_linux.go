@@ -87,7 +87,7 @@ func (cfg Config) mayShare() bool {
 // singleAddresses reports whether the hub's lists can say which frames are in scope, but
 // for those to many.
 func singleAddresses(s bpf.Scope) bool {
-	return s.VLANs.None() && !slices.ContainsFunc(canonical(s.Addrs), func(p netip.Prefix) bool { return !p.IsSingleIP() })
+	return s.VLANs.None() && !slices.ContainsFunc(s.Addrs, func(p netip.Prefix) bool { return !p.IsSingleIP() })
 }
 
 // shareable says why a capture at an interface cannot share a hub. That knows Ethernet;
@@ -238,18 +238,16 @@ type sharedFilter struct {
 // show has the hub show the capture's program the frames that s may be about. At each
 // moment it is shown those that the scopes before and after have in common, once.
 func (f *sharedFilter) show(s bpf.Scope) error {
-	if err := f.seat.lock(); err != nil {
+	return f.seat.locked(func() error {
+		err := errHubFull
+		if singleAddresses(s) {
+			err = f.list(canonical(s.Addrs))
+		}
+		if errors.Is(err, errHubFull) {
+			err = f.watch()
+		}
 		return err
-	}
-	defer f.seat.unlock()
-	err := errHubFull
-	if singleAddresses(s) {
-		err = f.list(canonical(s.Addrs))
-	}
-	if errors.Is(err, errHubFull) {
-		err = f.watch()
-	}
-	return err
+	})
 }
 
 // list has it shown frames of some addresses, and those to many that it wants.

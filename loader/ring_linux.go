@@ -26,7 +26,7 @@ type ring struct {
 }
 
 const (
-	defaultRing   = 2 << 20
+	normalRing    = 2 << 20
 	immediateRing = 4 << 20 // each block that is handed over early is a whole one
 
 	normalBlock    = 256 << 10
@@ -88,15 +88,23 @@ func (r *ring) explain(err error) error {
 	return fmt.Errorf("make a ring of %d KiB (a smaller one may do): %w", r.block*r.blocks>>10, err)
 }
 
+// DefaultRing is how many bytes a ring has if none are asked for.
+func DefaultRing(immediate bool) int {
+	if immediate {
+		return immediateRing
+	}
+	return normalRing
+}
+
 // geometry divides bytes into blocks: at least four, unless they would be too
 // small, and at least two.
 func geometry(bytes int, immediate bool) (ring, unix.TpacketReq3) {
-	block, timeout, normal := normalBlock, normalTimeout, defaultRing
+	block, timeout := normalBlock, normalTimeout
 	if immediate {
-		block, timeout, normal = immediateBlock, immediateTimeout, immediateRing
+		block, timeout = immediateBlock, immediateTimeout
 	}
 	if bytes <= 0 {
-		bytes = normal
+		bytes = DefaultRing(immediate)
 	}
 	for block > smallestBlock && bytes < 4*block {
 		block /= 2

@@ -105,6 +105,15 @@ func (r *roster) lock() error {
 
 func (r *roster) unlock() error { return r.setLock(unix.F_UNLCK, rosterMutex) }
 
+// locked runs do with the mutex.
+func (r *roster) locked(do func() error) error {
+	if err := r.lock(); err != nil {
+		return err
+	}
+	defer r.unlock()
+	return do()
+}
+
 func (r *roster) setLock(kind int16, at int64) error {
 	return unix.FcntlFlock(r.file.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Start: at, Len: 1})
 }

@@ -35,11 +35,8 @@ func (l *liveCapture) brokered(ctx context.Context) error {
 // request asks for a ring of the size that is wanted, or else of what a capture with a
 // socket of its own has.
 func (l *liveCapture) request() broker.Request {
-	usualRing := 2048 // KiB
-	if l.flags.immediate {
-		usualRing = 4096
-	}
-	r := broker.Request{Interface: l.flags.iface, Immediate: l.flags.immediate, Ring: cmp.Or(l.flags.ringKiB, usualRing) << 10}
+	ring := cmp.Or(l.flags.ringKiB<<10, loader.DefaultRing(l.flags.immediate))
+	r := broker.Request{Interface: l.flags.iface, Immediate: l.flags.immediate, Ring: ring}
 	r.Expression, r.Program, r.Snaplen = l.user.expr, broker.ProgramOf(l.user.program), l.user.snaplen
 	return r
 }

@@ -28,6 +28,28 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// testLab is a lab until the test ends.
+func testLab(t *testing.T) lab {
+	t.Helper()
+	testutil.NeedRoot(t)
+	l, err := newLab()
+	t.Cleanup(l.remove)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// hasLines checks that a page's tables have lines that begin so.
+func hasLines(t *testing.T, page string, beginnings ...string) {
+	t.Helper()
+	for _, want := range beginnings {
+		if !strings.Contains(page, "\n| "+want+" | ") {
+			t.Errorf("no line %q in\n%s", want, page)
+		}
+	}
+}
+
 func TestMeasuredFiltersRejectEverythingInAsManyInstructions(t *testing.T) {
 	p, err := pcapexpr.Compile(userExpr, bpf.Ethernet, 0)
 	if err != nil {
@@ -59,11 +81,7 @@ func TestTheBenchmarkOfFiltersRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := newLab()
-	defer l.remove()
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testLab(t)
 	for i, c := range contestants[:3] {
 		if err := c.setUp(l, string(rune('a'+i))); err != nil {
 			t.Fatal(err)
@@ -84,11 +102,7 @@ func TestTheBenchmarkOfCapturesRuns(t *testing.T) {
 	if _, err := exec.LookPath("tcpdump"); err != nil {
 		testutil.Skip(t, "tcpdump is not there")
 	}
-	l, err := newLab()
-	defer l.remove()
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testLab(t)
 	b, err := newCaptureBench(l)
 	if err != nil {
 		t.Fatal(err)
@@ -136,21 +150,12 @@ func jailtapProgram(t *testing.T) string {
 
 // TestTheBenchmarkOfCrowdsRuns: and has a line for each design.
 func TestTheBenchmarkOfCrowdsRuns(t *testing.T) {
-	testutil.NeedRoot(t)
-	l, err := newLab()
-	defer l.remove()
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testLab(t)
 	var page bytes.Buffer
 	if err := benchCrowds(&page, l, []int{1, 3}, 1); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"nobody | 0", "own sockets | 3", "as is | 3", "hub | 3", "fan-out | 3", "tcx and taps | 3"} {
-		if !strings.Contains(page.String(), "\n| "+want+" | ") {
-			t.Errorf("no line %q in\n%s", want, page.String())
-		}
-	}
+	hasLines(t, page.String(), "nobody | 0", "own sockets | 3", "as is | 3", "hub | 3", "fan-out | 3", "tcx and taps | 3")
 }
 
 const samplePage = `# Benchmarks
@@ -221,20 +226,11 @@ func TestTablesAreReadAsTheyArePrinted(t *testing.T) {
 
 // TestTheBenchmarkOfSetUpRuns: and has a line for each way to a capture, and each program.
 func TestTheBenchmarkOfSetUpRuns(t *testing.T) {
-	testutil.NeedRoot(t)
-	l, err := newLab()
-	defer l.remove()
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testLab(t)
 	var page bytes.Buffer
 	if err := benchSetup(&page, l, jailtapProgram(t), 1, 1); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"after 50 ms | bare calls", "after 1 ms | `loader.Open`, engine ebpf", "after 1 ms | `jailtap serve`",
-		"`tcpdump`", "`jailtap capture --format pcap --hub always`"} {
-		if !strings.Contains(page.String(), "\n| "+want+" | ") {
-			t.Errorf("no line %q in\n%s", want, page.String())
-		}
-	}
+	hasLines(t, page.String(), "after 50 ms | bare calls", "after 1 ms | `loader.Open`, engine ebpf", "after 1 ms | `jailtap serve`",
+		"`tcpdump`", "`jailtap capture --format pcap --hub always`")
 }

@@ -66,10 +66,7 @@ func benchCapture(w io.Writer, l lab, jailtap string) error {
 		return err
 	}
 	defer b.close()
-	recorders := []*recorder{tcpdumpRecorder()}
-	if _, err := exec.LookPath("dumpcap"); err == nil {
-		recorders = append(recorders, dumpcapRecorder())
-	}
+	recorders := peers()
 	for _, format := range []string{"pcap", "pcapng"} { // the engine runs where the frames come in
 		recorders = append(recorders, jailtapRecorder(jailtap, format))
 	}
@@ -176,6 +173,15 @@ func jailtapRecorder(program, format string, more ...string) *recorder {
 // conjunction is the scope and the expression, as one would give them to others.
 func conjunction() string {
 	return fmt.Sprintf("(%s) and (%s)", captureScope().Expr(bpf.Ethernet), captureExpr)
+}
+
+// peers are those that jailtap is compared with, tcpdump first.
+func peers() []*recorder {
+	list := []*recorder{tcpdumpRecorder()}
+	if _, err := exec.LookPath("dumpcap"); err == nil {
+		list = append(list, dumpcapRecorder())
+	}
+	return list
 }
 
 func tcpdumpRecorder() *recorder {

@@ -423,11 +423,7 @@ func benchMemory(w io.Writer, l lab, jailtap string, rounds int) error {
 		return err
 	}
 	defer b.close()
-	recorders := []*recorder{tcpdumpRecorder()}
-	if _, err := exec.LookPath("dumpcap"); err == nil {
-		recorders = append(recorders, dumpcapRecorder())
-	}
-	recorders = append(recorders, jailtapRecorder(jailtap, "pcap"), jailtapRecorder(jailtap, "pcap", "--engine", "ebpf"),
+	recorders := append(peers(), jailtapRecorder(jailtap, "pcap"), jailtapRecorder(jailtap, "pcap", "--engine", "ebpf"),
 		jailtapRecorder(jailtap, "pcap", "--hub", "always"))
 	besides := make([][]float64, len(recorders))
 	rings := make([][]float64, len(recorders))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,7 +40,7 @@ type attempt struct {
 	// do tries, and returns what it met. nil is that nothing was in the way.
 	do func(a *attacker) error
 
-	needs    func() error                   // says what the machine lacks for it; nil: nothing is needed
+	needs    func(testing.TB) bool          // whether the machine has what it takes; nil: any has
 	open     []setting                      // where it succeeds, as docs/SECURITY.md says
 	policy   string                         // of the scope; "" is full
 	terminal bool                           // the operator's terminal is the attacker's, too

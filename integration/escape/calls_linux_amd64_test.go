@@ -6,17 +6,17 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"sync"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"jailtap/internal/testutil"
 )
 
 // Numbers of the i386 table (asm/unistd_32.h), and of socketcall's calls
 // (linux/net.h).
 const (
-	getpid32     = 20
 	socketcall32 = 102
 	socket32     = 359
 	sendto32     = 369
@@ -32,7 +32,7 @@ const (
 // no cgroup/setsockopt program.
 var calls32 = []attempt{
 	{name: "change a call behind the filter", how: "PTRACE_SYSCALL makes getppid a socket(2)", in: []setting{run}, do: rewriteCall},
-	{name: "int 0x80: open", needs: calls32Work, how: "socket, socketcall and io_uring_setup of i386", in: both, do: open32},
+	{name: "int 0x80: open", needs: testutil.HasI386Calls, how: "socket, socketcall and io_uring_setup of i386", in: both, do: open32},
 	{name: "x32: open and set", how: "calls with __X32_SYSCALL_BIT", in: both, control: false, do: x32},
 	in32("int 0x80: past the queueing discipline", "PACKET_QDISC_BYPASS, then send", func(a *attacker, fd int) error {
 		return then(set32(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1), a.transmit(fd, sendBound))
@@ -73,25 +73,25 @@ var calls32 = []attempt{
 		met := said("mark", set32(fd, unix.SOL_SOCKET, unix.SO_MARK, 0))
 		return then(met, a.transmit(fd, sendBound))
 	}),
-	{name: "int 0x80: promiscuous", needs: calls32Work, how: "PACKET_ADD_MEMBERSHIP", in: []setting{run, settled, held, passed}, outside: promiscuous, do: func(a *attacker) error {
+	{name: "int 0x80: promiscuous", needs: testutil.HasI386Calls, how: "PACKET_ADD_MEMBERSHIP", in: []setting{run, settled, held, passed}, outside: promiscuous, do: func(a *attacker) error {
 		fd := a.bound()
 		met := set32(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, int32(index("eth0")), unix.PACKET_MR_PROMISC, 0, 0)
 		stay()
 		return said("join", met)
 	}},
-	{name: "int 0x80: replace the filter", needs: calls32Work, how: "SO_LOCK_FILTER 0, SO_DETACH_FILTER", in: []setting{run, settled, held, passed}, do: func(a *attacker) error {
+	{name: "int 0x80: replace the filter", needs: testutil.HasI386Calls, how: "SO_LOCK_FILTER 0, SO_DETACH_FILTER", in: []setting{run, settled, held, passed}, do: func(a *attacker) error {
 		fd := a.bound()
 		var t tally
 		t.add(set32(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 0))
 		t.add(set32(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))
 		return then(t.met(), a.look(fd))
 	}},
-	{name: "int 0x80: copies beside a ring", needs: calls32Work, how: "PACKET_COPY_THRESH", in: []setting{run, settled, held, passed}, do: func(a *attacker) error {
+	{name: "int 0x80: copies beside a ring", needs: testutil.HasI386Calls, how: "PACKET_COPY_THRESH", in: []setting{run, settled, held, passed}, do: func(a *attacker) error {
 		fd := a.bound()
 		met := set32(fd, unix.SOL_PACKET, unix.PACKET_COPY_THRESH, 1)
 		return then(said("set", met), a.look(fd))
 	}},
-	{name: "int 0x80: memory", needs: calls32Work, how: "SO_RCVBUFFORCE, and a ring of 256 MB", in: []setting{run, settled, held, passed}, open: []setting{settled, held, passed}, do: func(a *attacker) error {
+	{name: "int 0x80: memory", needs: testutil.HasI386Calls, how: "SO_RCVBUFFORCE, and a ring of 256 MB", in: []setting{run, settled, held, passed}, open: []setting{settled, held, passed}, do: func(a *attacker) error {
 		fd := a.captive()
 		must("version", unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2))
 		var t tally
@@ -103,7 +103,7 @@ var calls32 = []attempt{
 
 // in32 is an attempt on a captive in all hands, with a control.
 func in32(name, how string, do func(a *attacker, fd int) error) attempt {
-	return attempt{name: name, how: how, needs: calls32Work, in: []setting{run, settled, held, passed}, control: true,
+	return attempt{name: name, how: how, needs: testutil.HasI386Calls, in: []setting{run, settled, held, passed}, control: true,
 		do: func(a *attacker) error { return do(a, a.captive()) }}
 }
 
@@ -112,26 +112,6 @@ func opened(a attempt, in ...setting) attempt {
 	a.open = in
 	return a
 }
-
-// envCall32 has the test binary make a 32-bit call, and nothing else.
-const envCall32 = "JAILTAP_ESCAPE_CALL32"
-
-func init() {
-	if os.Getenv(envCall32) != "" {
-		end(int80(getpid32))
-		os.Exit(0)
-	}
-}
-
-// calls32Work asks another process, which a kernel or hypervisor without such calls kills.
-var calls32Work = sync.OnceValue(func() error {
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), envCall32+"=1")
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("this machine has no 32-bit calls (%w)", err)
-	}
-	return nil
-})
 
 var (
 	page32 []byte // below 4 GB, with code and what calls point to

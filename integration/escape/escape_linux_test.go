@@ -82,11 +82,8 @@ func (w *world) makeAll(t *testing.T, g group, rows []row) {
 
 // makeAttempt makes an attempt in all its settings.
 func (w *world) makeAttempt(a *attempt) row {
-	if a.needs != nil {
-		if err := a.needs(); err != nil {
-			w.t.Logf("not made: %v", err)
-			return row{a.name, a.how, "not made: " + err.Error()}
-		}
+	if a.needs != nil && !a.needs(w.t) {
+		return row{a.name, a.how, "not made: this machine has no such calls"}
 	}
 	var results []string
 	for _, in := range a.in {

@@ -4,11 +4,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
-	"os/exec"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"jailtap/internal/testutil"
 )
 
 // A captive's options are not guarded against 32-bit calls, so that there may be
@@ -16,7 +17,7 @@ import (
 func TestThereAreNo32BitCalls(t *testing.T) {
 	names, want := []string{"x32 socket", "x32 setsockopt"}, ""
 	program := "x32"
-	if calls32Work(t) {
+	if testutil.HasI386Calls(t) {
 		program, names = "compat", append([]string{"getpid", "socket", "socketcall", "setsockopt", "io_uring_setup"}, names...)
 	}
 	for _, name := range names {
@@ -27,28 +28,7 @@ func TestThereAreNo32BitCalls(t *testing.T) {
 	}
 }
 
-// calls32Work reports whether there are such calls without the filter. A kernel or
-// hypervisor that does not have them kills who makes one.
-func calls32Work(t *testing.T) bool {
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), call32Variable+"=1")
-	err := cmd.Run()
-	if err != nil {
-		t.Logf("this machine has no 32-bit calls: %v", err)
-	}
-	return err == nil
-}
-
-// call32Variable has the test binary make a 32-bit call, and nothing else.
-const call32Variable = "JAILTAP_TEST_CALL32"
-
 func init() {
-	if os.Getenv(call32Variable) != "" {
-		if v := int80(fatal)(20, 0, 0, 0, 0, 0); int(v) != os.Getpid() {
-			fatal("getpid is", v)
-		}
-		os.Exit(0)
-	}
 	programs["compat"] = func([]string) {
 		fd := int32(packetSocket(0))
 		call := int80(fatal)
