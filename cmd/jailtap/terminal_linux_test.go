@@ -251,6 +251,7 @@ func TestTheCommandOfAJailHasATerminalOfTheJail(t *testing.T) {
 	h.jailtap("jail", "-r", h.name).mustSucceed(t)
 	c := h.console(nil, "jail", "-c", "name="+h.name, "path="+h.root, "vnet", "command=/bin/sh", "-c", "tty; cat; exit 6")
 	c.shows("/dev/pts/0\r\n")
+	c.copies("x")
 	c.press("\x14")
 	c.matches(`load: .* cmd: cat \d+ \[ttyin\]`)
 	c.press("\x04")
