@@ -41,7 +41,7 @@ func (l lab) open(t *testing.T, cfg Config) *Tap {
 		cfg.Interface = "eth0"
 	}
 	if cfg.RingBytes == 0 {
-		cfg.RingBytes = 256 << 10
+		cfg.RingBytes = 8 << 20 // 64 blocks: frames that are sent slowly take a whole one each
 	}
 	cfg.Immediate = true
 	tap, err := Open(cfg)
@@ -102,16 +102,23 @@ func until(t *testing.T, tap *Tap, payload string) (all []seen) {
 		return nil
 	})
 	if err != errEnough {
-		t.Fatalf("Read: %v, and after %d frames none with %q", err, len(all), payload)
+		stats, _ := tap.Stats()
+		t.Fatalf("Read: %v, and after %d frames none with %q; %+v", err, len(all), payload, stats)
 	}
 	return all
 }
 
-// exchange sends frames and the marker, and reads up to the marker.
+// exchange sends frames and the marker, and reads up to the marker. It reads
+// while it sends: a slow sender would fill the ring's blocks with a frame each.
 func (l lab) exchange(t *testing.T, tap *Tap, frames ...[]byte) []seen {
 	t.Helper()
-	l.send(t, append(slices.Clone(frames), marker)...)
-	return until(t, tap, "the end")
+	sent := make(chan error, 1)
+	go func() { sent <- l.far.Namespace.Inject("eth0", append(slices.Clone(frames), marker)...) }()
+	got := until(t, tap, "the end")
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	return got
 }
 
 // check compares frames with those wanted.
