@@ -44,9 +44,9 @@ func TestADaemonThatIsKilledLeavesCaptivesScopedAndMuteAndTheNextTakesThemUp(t *
 		c.tell("storm")
 	}
 	adopted := 0
-	for n, most := 0, kills(t); n < most || adopted == 0 && n < 10*most; n++ { // a slow machine may need more
+	for n, most := 0, kills(t); n < most || adopted == 0 && n < 10*most; n++ { // a slow machine may need more, and more time
 		d.start(t, "")
-		time.Sleep(time.Duration(rand.IntN(150)) * time.Millisecond)
+		time.Sleep(time.Duration(rand.IntN(150*(1+n/most))) * time.Millisecond)
 		d.end(syscall.SIGKILL)
 		adopted += strings.Count(d.stderr.String(), "captive adopted")
 	}
