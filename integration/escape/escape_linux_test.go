@@ -101,6 +101,9 @@ func (w *world) makeAttempt(a *attempt) row {
 	}
 	if a.control {
 		result, escaped := w.try(a, free)
+		for more := 2; !escaped && more > 0; more-- { // a busy machine may have lost what it waits for
+			result, escaped = w.try(a, free)
+		}
 		if !escaped {
 			w.t.Errorf("root with a plain socket was not noticed: %s", result)
 		}
