@@ -133,7 +133,7 @@ func TestTheBenchmarkOfJailsRuns(t *testing.T) {
 	if err := benchJails(&page, jailtapProgram(t), 1); err != nil {
 		t.Fatal(err)
 	}
-	if lines := strings.Count(page.String(), "\n| "); lines != 9 || !strings.Contains(page.String(), "| `jailtap jail -c` | ") {
+	if lines := strings.Count(page.String(), "\n| "); lines != 10 || !strings.Contains(page.String(), "| `jailtap jail -c` | ") {
 		t.Errorf("%d lines in\n%s", lines, page.String())
 	}
 }

@@ -27,13 +27,14 @@ type starter struct {
 
 // starters run true(1) of a root directory. The namespaces are those of mounts,
 // processes, host names, IPC, control groups and, but for plain, the network.
-func starters(jailtap, root, bundle string) []starter {
+func starters(jailtap, nothing, root, bundle string) []starter {
 	return []starter{
 		{"fork and exec", []string{filepath.Join(root, "bin/true")}, ""},
 		{"unshare(1)", []string{"unshare", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--net", "--fork", "--root", root, "/bin/true"}, "unshare"},
 		{"bwrap(1)", []string{"bwrap", "--unshare-all", "--bind", root, "/", "--proc", "/proc", "--dev", "/dev", "/bin/true"}, "bwrap"},
 		{"`jailtap jail -c`", []string{jailtap, "jail", "-c", "name=bench", "path=" + root, "command=/bin/true"}, ""},
 		{"… of which the start of the program", []string{jailtap, "jail", "--help"}, ""},
+		{"a Go program that does nothing", []string{nothing}, "go"},
 		{"crun, without a cgroup and after a shell", []string{"unshare", "--mount", "sh", "-c", onlyCgroup2, "sh",
 			"crun", "--cgroup-manager=disabled", "run", "--bundle", bundle, "jailtap-bench"}, "crun"},
 		{"runc", []string{"runc", "run", "--bundle", bundle, "jailtap-bench"}, "runc"},
@@ -53,7 +54,11 @@ func benchJails(w io.Writer, jailtap string, rounds int) error {
 	if err := makeBundle(dir); err != nil {
 		return err
 	}
-	all := starters(jailtap, filepath.Join(dir, "rootfs"), dir)
+	nothing, err := makeNothing(dir)
+	if err != nil {
+		return err
+	}
+	all := starters(jailtap, nothing, filepath.Join(dir, "rootfs"), dir)
 	times := make([][]time.Duration, len(all))
 	for range rounds {
 		for i, s := range all {
@@ -87,6 +92,24 @@ func ratio(a, b time.Duration) string {
 		return ""
 	}
 	return fmt.Sprintf("%.2f", float64(a)/float64(b))
+}
+
+// makeNothing makes a program that only starts and ends: no program of Go takes less.
+// Where there is no compiler there is no such program.
+func makeNothing(dir string) (program string, err error) {
+	if _, err := exec.LookPath("go"); err != nil {
+		return "", nil
+	}
+	source, program := filepath.Join(dir, "nothing.go"), filepath.Join(dir, "nothing")
+	if err := os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o644); err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-o", program, source)
+	build.Dir = dir
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s: %w: %s", strings.Join(build.Args, " "), err, out)
+	}
+	return program, nil
 }
 
 // makeBundle makes a container's bundle (runtime-spec, bundle.md), whose root is that
