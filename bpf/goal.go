@@ -15,6 +15,9 @@ type place struct {
 	words int
 }
 
+// places is a set of a goal's destinations, by their numbers.
+type places uint32
+
 // A destination is where a frame's may stand, with the addresses that are the
 // jail's.
 type destination struct {
@@ -32,20 +35,33 @@ func newGoal(p Prefix) goal {
 	return g
 }
 
-// settle notes what a place that several ways lead to could no longer tell from
+// settle notes what a place that several ways lead to can no longer tell from
 // the values that they have in common: which destinations have been read far
 // enough (a frame that ends before that is not in scope, multicast or not), and
 // that all but a tag in metadata has been tested.
 func (g goal) settle(k *knowledge) {
-	for _, d := range g.destinations {
-		if !slices.Contains(k.settled, d.place) && d.settled(k, box{words: d.words}) {
-			k.settled = append(k.settled, d.place)
+	for i := range g.destinations {
+		if g.settled(k, i) {
+			k.settled |= 1 << i
 		}
 	}
-	k.untagged = k.untagged || g.inScope(k, false)
+	k.untagged = g.untagged(k)
 }
 
-func (d destination) settled(k *knowledge, known box) bool {
+func (g goal) untagged(k *knowledge) bool { return k.untagged || g.inScope(k, false) }
+
+func (g goal) settled(k *knowledge, i int) bool {
+	d := &g.destinations[i]
+	return k.settled&(1<<i) != 0 || d.settled(k, box{words: d.words})
+}
+
+// settledAt is settled for the destination at a place, which must be one of the goal's.
+func (g goal) settledAt(k *knowledge, p place) bool {
+	i := slices.IndexFunc(g.destinations, func(d destination) bool { return d.place == p })
+	return i >= 0 && g.settled(k, i)
+}
+
+func (d *destination) settled(k *knowledge, known box) bool {
 	if overlap(d.set, known) != overlapSome || k.minLen >= d.off+4*uint32(d.words) {
 		return true
 	}
@@ -64,13 +80,13 @@ func (d destination) settled(k *knowledge, known box) bool {
 
 func (g goal) holds(k *knowledge) bool {
 	if !g.view.Live {
-		return k.untagged
+		return g.untagged(k)
 	}
 	tagged := k.of(whole(load{opLdW, adVlanTagged}))
 	switch {
 	case isOnly(tagged, 0):
-		return k.untagged
-	case len(tagged.and(0, 0)) == 0:
+		return g.untagged(k)
+	case !tagged.has(0):
 		return g.vlan(k, load{opLdW, adVlanTag}) && g.inScope(k, true)
 	}
 	return g.scope.VLANs.Any && g.inScope(k, true) // whether tagged or not
@@ -138,9 +154,9 @@ func (g goal) hosts(k *knowledge, set, group []addrRange, src, dst uint32, words
 		return false
 	case g.layout.mac:
 		groupBit := subject{load{opLdB, 0}, 1}
-		return slices.Contains(k.settled, place{dst, words}) && len(k.of(groupBit).and(0, 0)) == 0
+		return !k.of(groupBit).has(0) && g.settledAt(k, place{dst, words})
 	case g.layout.pktType.op != 0:
-		return slices.Contains(k.settled, place{dst, words}) && k.of(whole(g.layout.pktType)).each(func(t uint32) bool { return t == pktMulticast || t == pktBroadcast })
+		return g.settledAt(k, place{dst, words}) && k.of(whole(g.layout.pktType)).each(func(t uint32) bool { return t == pktMulticast || t == pktBroadcast })
 	}
 	return inSet(k, mergeRanges(set, group, words), dst, box{words: words})
 }
@@ -150,7 +166,7 @@ func (g goal) arp(k *knowledge, net uint32) bool {
 	if inSet(k, g.v4, net+14, one) || inSet(k, g.v4, net+24, one) {
 		return true
 	}
-	if !slices.Contains(k.settled, place{net + 24, 1}) {
+	if !g.settledAt(k, place{net + 24, 1}) {
 		return false
 	}
 	if g.layout.mac {

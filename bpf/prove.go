@@ -2,7 +2,6 @@ package bpf
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	xbpf "golang.org/x/net/bpf"
@@ -59,12 +58,12 @@ func prove(p Program, s Scope, v View) (reached []*knowledge, err error) {
 		}
 	}
 	pr := prover{program: p, goal: newGoal(prefix), at: reached}
-	pr.goTo(0, newKnowledge())
+	pr.goTo(0, &knowledge{aZero: true})
 	for i := range p {
 		if reached[i] == nil {
 			continue
 		}
-		if reason := pr.step(i, reached[i].clone()); reason != "" {
+		if reason := pr.step(i, reached[i]); reason != "" {
 			return reached, &UnprovedError{i, p.Line(i), reason}
 		}
 	}
@@ -80,53 +79,62 @@ type subject struct {
 
 // knowledge is what is known of a frame at one instruction.
 type knowledge struct {
-	values map[subject]spans // what is not in it can have any value
-	minLen uint32            // bytes that the frame has at least
-	a      subject           // what A holds, if known
+	values []valued // a handful; what is not in it can have any value
+	minLen uint32   // bytes that the frame has at least
+	a      subject  // what A holds, if known
 	aKnown bool
 	aZero  bool // A is 0
 
 	// Destinations that have been read as far as it takes to decide whether
 	// they are the jail's.
-	settled []place
+	settled places
 
 	// It is in scope if it has no tag in metadata.
 	untagged bool
 }
 
-func newKnowledge() *knowledge {
-	return &knowledge{values: make(map[subject]spans), aZero: true}
+// valued is a subject with the values that it can have, which are never changed in place.
+type valued struct {
+	subject
+	values spans
 }
 
 func (k *knowledge) clone() *knowledge {
 	c := *k
-	c.values = maps.Clone(k.values)
-	c.settled = slices.Clone(k.settled)
+	c.values = append(make([]valued, 0, len(k.values)+1), k.values...) // one more is likely
 	return &c
 }
 
 func (k *knowledge) of(s subject) spans {
-	if v, ok := k.values[s]; ok {
-		return v
+	if i := k.index(s); i >= 0 {
+		return k.values[i].values
 	}
 	return anyValue
 }
 
+func (k *knowledge) set(s subject, values spans) {
+	if i := k.index(s); i >= 0 {
+		k.values[i].values = values
+		return
+	}
+	k.values = append(k.values, valued{s, values})
+}
+
+func (k *knowledge) index(s subject) int {
+	return slices.IndexFunc(k.values, func(v valued) bool { return v.subject == s })
+}
+
 // join keeps what holds on both ways.
 func (k *knowledge) join(o *knowledge) {
-	for s, v := range k.values {
-		w, ok := o.values[s]
-		if !ok {
-			delete(k.values, s)
-			continue
-		}
-		k.values[s] = v.or(w)
+	for i := range k.values {
+		v := &k.values[i]
+		v.values = v.values.or(o.of(v.subject))
 	}
 	k.minLen = min(k.minLen, o.minLen)
 	k.aKnown = k.aKnown && o.aKnown && k.a == o.a
 	k.aZero = k.aZero && o.aZero
 	k.untagged = k.untagged && o.untagged
-	k.settled = slices.DeleteFunc(k.settled, func(p place) bool { return !slices.Contains(o.settled, p) })
+	k.settled &= o.settled
 }
 
 type prover struct {
@@ -137,17 +145,19 @@ type prover struct {
 
 // goTo hands knowledge on to an instruction, unless the way is done.
 func (pr *prover) goTo(i int, k *knowledge) {
-	pr.goal.settle(k)
 	switch {
 	case pr.goal.holds(k):
 	case pr.at[i] == nil:
 		pr.at[i] = k
 	default:
+		pr.goal.settle(pr.at[i])
+		pr.goal.settle(k)
 		pr.at[i].join(k)
 	}
 }
 
-// step follows instruction i, and says why it is not safe.
+// step follows instruction i, and says why it is not safe. What is known there is what it
+// goes on with.
 func (pr *prover) step(i int, k *knowledge) (reason string) {
 	in := pr.program[i]
 	switch in.Op & classMask {
@@ -210,13 +220,11 @@ func (pr *prover) jump(i int, in xbpf.RawInstruction, k *knowledge) {
 		pr.goTo(i+1+int(in.K), k)
 		return
 	}
-	for _, way := range []struct {
-		yes bool
-		to  int
-	}{{true, i + 1 + int(in.Jt)}, {false, i + 1 + int(in.Jf)}} {
-		if after := k.clone(); after.learn(in, way.yes) {
-			pr.goTo(way.to, after)
-		}
+	if yes := k.clone(); yes.learn(in, true) {
+		pr.goTo(i+1+int(in.Jt), yes)
+	}
+	if k.learn(in, false) {
+		pr.goTo(i+1+int(in.Jf), k)
 	}
 }
 
@@ -238,6 +246,6 @@ func (k *knowledge) learn(in xbpf.RawInstruction, yes bool) (possible bool) {
 	} else {
 		values = k.of(about).jump(in.Op, in.K, yes)
 	}
-	k.values[about] = values
+	k.set(about, values)
 	return len(values) > 0
 }

@@ -26,18 +26,31 @@ func (s spans) and(lo, hi uint32) spans {
 
 // without is the values but one.
 func (s spans) without(k uint32) spans {
-	var r spans
-	if k > 0 {
-		r = s.and(0, k-1)
-	}
-	if k < 0xffffffff {
-		r = append(r, s.and(k+1, 0xffffffff)...)
+	r := make(spans, 0, len(s)+1)
+	for _, p := range s {
+		if k < p.lo || k > p.hi {
+			r = append(r, p)
+			continue
+		}
+		if p.lo < k {
+			r = append(r, span{p.lo, k - 1})
+		}
+		if k < p.hi {
+			r = append(r, span{k + 1, p.hi})
+		}
 	}
 	return r
 }
 
+func (s spans) has(k uint32) bool {
+	return slices.ContainsFunc(s, func(p span) bool { return p.lo <= k && k <= p.hi })
+}
+
 // or is the union.
 func (s spans) or(o spans) spans {
+	if slices.Equal(s, o) {
+		return s
+	}
 	all := slices.Concat(s, o)
 	slices.SortFunc(all, func(a, b span) int { return compareUint32(a.lo, b.lo) })
 	r := all[:0]
