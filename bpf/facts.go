@@ -33,7 +33,7 @@ type terms struct {
 }
 
 func newTerms() *terms {
-	return &terms{index: make(map[term]value), seen: make(map[load]int)}
+	return &terms{index: make(map[term]value, usualBlocks), seen: make(map[load]int)}
 }
 
 func (t *terms) value(k term) value {
@@ -83,6 +83,9 @@ func (t *terms) loadIndex(f load) int {
 type loadSet []uint64
 
 func (s loadSet) with(i int) loadSet {
+	if i/64 < len(s) && s[i/64]&(1<<(i%64)) != 0 {
+		return s
+	}
 	c := make(loadSet, max(len(s), i/64+1))
 	copy(c, s)
 	c[i/64] |= 1 << (i % 64)
@@ -90,8 +93,11 @@ func (s loadSet) with(i int) loadSet {
 }
 
 func (s loadSet) union(o loadSet) loadSet {
-	if len(o) == 0 {
+	switch {
+	case s.contains(o):
 		return s
+	case o.contains(s):
+		return o
 	}
 	c := make(loadSet, max(len(s), len(o)))
 	copy(c, s)
@@ -99,6 +105,15 @@ func (s loadSet) union(o loadSet) loadSet {
 		c[i] |= w
 	}
 	return c
+}
+
+func (s loadSet) contains(o loadSet) bool {
+	for i, w := range o {
+		if w != 0 && (i >= len(s) || w&^s[i] != 0) {
+			return false
+		}
+	}
+	return true
 }
 
 func (s loadSet) meets(o loadSet) bool {

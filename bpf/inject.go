@@ -17,15 +17,18 @@ func Inject(p Prefix, user Program) Program {
 
 // inject is Inject for programs of at most so many instructions, if it can be.
 func (p Prefix) inject(user Program, limit int) Program {
-	plain := emit(p.graph(&block{tail: true}, ret(0)), user.start())
+	const short = 64
+	var program Program
 	fast, ok := specialize(p.graph(user.start().graph(), ret(0)))
-	if !ok {
-		return plain
+	if ok {
+		if program = emit(fast, nil); len(program) <= min(short, limit) {
+			return program
+		}
 	}
 	// Copies for different paths may make it longer, which is a fair price
 	// only within reason.
-	program := emit(fast, nil)
-	if len(program) > 2*len(plain)+64 || len(program) > limit && len(plain) < len(program) {
+	plain := emit(p.graph(&block{tail: true}, ret(0)), user.start())
+	if !ok || len(program) > 2*len(plain)+short || len(program) > limit && len(plain) < len(program) {
 		return plain
 	}
 	return program

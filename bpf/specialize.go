@@ -23,15 +23,11 @@ func specialize(entry *block) (_ *block, ok bool) {
 
 func newSpecializer(entry *block) *specializer {
 	s := &specializer{
-		terms: newTerms(),
-		live:  entry.liveness(),
-		reach: make(map[*block]*reached),
-
-		known:    make(map[string]*block),
-		same:     make(map[string]*block),
-		liveMade: make(map[*block]regs),
-
-		ids: make(map[*block]uint32),
+		terms:  newTerms(),
+		walked: make(map[*block]*reached, usualBlocks),
+		known:  make(map[string]*block, usualBlocks),
+		same:   make(map[string]*block, usualBlocks),
+		made:   make(map[*block]madeBlock, usualBlocks),
 	}
 	s.look(entry)
 	return s
@@ -47,8 +43,10 @@ func (s *specializer) specialize(entry *block) (_ *block, ok bool) {
 	return made, s.steps < maxSteps
 }
 
-// maxSteps bounds the work: blocks walked, over all paths.
-const maxSteps = 20000
+const (
+	maxSteps    = 20000 // bounds the work: blocks walked, over all paths
+	usualBlocks = 24    // of a graph with few addresses: what there is room for at first
+)
 
 type specializer struct {
 	terms *terms
@@ -56,26 +54,33 @@ type specializer struct {
 	flat  bool // FreeBSD's receive path does not matter
 
 	// Of the graph that is walked.
-	live  map[*block]regs
-	reach map[*block]*reached
+	walked map[*block]*reached
 
 	// Of the graph that is made.
-	known    map[string]*block // by where a path was, and with what state
-	same     map[string]*block // by content
-	liveMade map[*block]regs
+	known map[string]*block // by where a path was, and with what state
+	same  map[string]*block // by content
+	made  map[*block]madeBlock
 
-	ids map[*block]uint32 // of both
+	key []byte // room for a key
 }
 
-// reached is what the code from a block on may load.
+// reached is what the code from a block on may load, and needs.
 type reached struct {
+	id    uint32
+	live  regs
 	loads loadSet
 	end   uint32 // of the farthest absolute load
 }
 
-// look fills reach.
+// A madeBlock is what is known of a block of the graph that is made.
+type madeBlock struct {
+	id   uint32
+	live regs // what it needs
+}
+
+// look fills walked.
 func (s *specializer) look(b *block) *reached {
-	if r, ok := s.reach[b]; ok {
+	if r, ok := s.walked[b]; ok {
 		return r
 	}
 	r := &reached{}
@@ -92,19 +97,18 @@ func (s *specializer) look(b *block) *reached {
 			r.end = max(r.end, end)
 		}
 	}
+	live, _ := effects(b.last)
 	if !b.returns() {
-		for _, next := range []*block{b.yes, b.no} {
-			n := s.look(next)
-			r.loads = r.loads.union(n.loads)
-			r.end = max(r.end, n.end)
-		}
+		yes, no := s.look(b.yes), s.look(b.no)
+		r.loads = r.loads.union(yes.loads).union(no.loads)
+		r.end = max(r.end, yes.end, no.end)
+		live |= yes.live | no.live
 	}
-	s.reach[b] = r
-	s.number(b)
+	r.live = liveBefore(b.body, live)
+	r.id = uint32(len(s.walked))
+	s.walked[b] = r
 	return r
 }
-
-func (s *specializer) number(b *block) { s.ids[b] = uint32(len(s.ids) + 1) }
 
 // loadEnd is how long a frame must be for an absolute load to succeed.
 func loadEnd(in xbpf.RawInstruction) (end uint32, ok bool) {
@@ -129,9 +133,10 @@ type pathState struct {
 // run finishes the graph from b on for frames that come with state st.
 func (s *specializer) run(b *block, st pathState) *block {
 	st = s.restrict(b, st)
-	key := s.stateKey(b, st)
-	made, ok := s.known[key]
+	s.key = s.stateKey(s.key[:0], b, st)
+	made, ok := s.known[string(s.key)]
 	if !ok {
+		key := string(s.key)
 		made = s.walk(b, st)
 		s.known[key] = made
 	}
@@ -203,10 +208,9 @@ func (s *specializer) heldFirst(origin *block, held value, steps []step, q quest
 	if len(steps) != 1 || steps[0].in.Op&(classMask|modeMask) != classLd|modeAbs {
 		return nil
 	}
-	then := block{last: q.last, yes: yes, no: no, scope: origin.scope}
-	second, next := yes, &then.yes
+	second := yes
 	if yes.rejects() {
-		second, next = no, &then.no
+		second = no
 	} else if !no.rejects() {
 		return nil
 	}
@@ -214,12 +218,17 @@ func (s *specializer) heldFirst(origin *block, held value, steps []step, q quest
 		return nil
 	}
 	again := second.body[0]
-	if s.terms.value(term{op: again.Op, k: again.K}) != held || s.liveMade[second.yes]&regA != 0 {
+	if s.terms.value(term{op: again.Op, k: again.K}) != held || s.made[second.yes].live&regA != 0 {
 		return nil
 	}
-	*next = second.yes
-	first := block{last: second.last, yes: s.finish(&then, origin, steps), no: second.no, scope: origin.scope}
-	return s.finish(&first, origin, nil)
+	then := &block{last: q.last, yes: yes, no: no, scope: origin.scope}
+	if second == yes {
+		then.yes = second.yes
+	} else {
+		then.no = second.yes
+	}
+	first := &block{last: second.last, yes: s.finish(then, origin, steps), no: second.no, scope: origin.scope}
+	return s.finish(first, origin, nil)
 }
 
 // rejects reports whether b does nothing but reject.
@@ -233,7 +242,7 @@ func (s *specializer) finish(b, origin *block, steps []step) *block {
 		steps = withoutRejects(steps)
 	}
 	if !b.returns() {
-		live |= s.liveMade[b.yes] | s.liveMade[b.no]
+		live |= s.made[b.yes].live | s.made[b.no].live
 	}
 	for _, st := range slices.Backward(steps) {
 		reads, sets := effects(st.in)
@@ -245,13 +254,12 @@ func (s *specializer) finish(b, origin *block, steps []step) *block {
 	}
 	slices.Reverse(b.body)
 
-	key := s.contentKey(b, origin)
-	if same, ok := s.same[key]; ok {
+	s.key = s.contentKey(s.key[:0], b, origin)
+	if same, ok := s.same[string(s.key)]; ok {
 		return same
 	}
-	s.same[key] = b
-	s.liveMade[b] = live
-	s.number(b)
+	s.same[string(s.key)] = b
+	s.made[b] = madeBlock{uint32(len(s.made)), live}
 	return b
 }
 
@@ -522,12 +530,13 @@ func (s *specializer) answer(st pathState, q question) decision {
 func (s *specializer) learn(st pathState, q question, yes bool) pathState {
 	f := s.fact(st, q.about).learn(q.jump, q.k, yes != q.not)
 	i, found := findFact(st.facts, q.about)
-	st.facts = slices.Clone(st.facts)
+	facts := append(make([]fact, 0, len(st.facts)+1), st.facts...)
 	if found {
-		st.facts[i] = f
+		facts[i] = f
 	} else {
-		st.facts = slices.Insert(st.facts, i, f)
+		facts = slices.Insert(facts, i, f)
 	}
+	st.facts = facts
 	return st
 }
 
@@ -545,9 +554,9 @@ func (s *specializer) forgetAddresses(facts []fact) []fact {
 // restrict leaves out of a state what cannot matter from b on, so that paths
 // which differ only in that share their code.
 func (s *specializer) restrict(b *block, st pathState) pathState {
-	live, reach := s.live[b], s.reach[b]
+	reach := s.walked[b]
 	keep := func(reg regs, v value) value {
-		if live&reg != 0 || s.terms.loads[v].meets(reach.loads) {
+		if reach.live&reg != 0 || s.terms.loads[v].meets(reach.loads) {
 			return v
 		}
 		return s.terms.value(term{op: termUnread})
@@ -576,11 +585,10 @@ func (st *pathState) holds(v value, t *terms) bool {
 	return has(st.a) || has(st.x) || slices.ContainsFunc(st.mem[:], has)
 }
 
-// stateKey is equal for equal blocks and states.
-func (s *specializer) stateKey(b *block, st pathState) string {
-	key := make([]byte, 0, 96)
+// stateKey appends to a key what is equal for equal blocks and states.
+func (s *specializer) stateKey(key []byte, b *block, st pathState) []byte {
 	put := func(w uint32) { key = binary.LittleEndian.AppendUint32(key, w) }
-	put(s.ids[b])
+	put(s.walked[b].id)
 	put(uint32(st.a))
 	put(uint32(st.x))
 	for _, v := range st.mem {
@@ -590,13 +598,12 @@ func (s *specializer) stateKey(b *block, st pathState) string {
 	for _, f := range st.facts {
 		key = f.key(key)
 	}
-	return string(key)
+	return key
 }
 
-// contentKey is equal for blocks that do the same; those of the scope differ
-// by where they come from.
-func (s *specializer) contentKey(b, origin *block) string {
-	key := make([]byte, 0, 64)
+// contentKey appends to a key what is equal for blocks that do the same; those of the
+// scope differ by where they come from.
+func (s *specializer) contentKey(key []byte, b, origin *block) []byte {
 	put := func(in xbpf.RawInstruction) {
 		key = binary.LittleEndian.AppendUint16(key, in.Op)
 		key = binary.LittleEndian.AppendUint32(key, in.K)
@@ -606,11 +613,11 @@ func (s *specializer) contentKey(b, origin *block) string {
 	}
 	put(b.last)
 	if !b.returns() {
-		key = binary.LittleEndian.AppendUint32(key, s.ids[b.yes])
-		key = binary.LittleEndian.AppendUint32(key, s.ids[b.no])
+		key = binary.LittleEndian.AppendUint32(key, s.made[b.yes].id)
+		key = binary.LittleEndian.AppendUint32(key, s.made[b.no].id)
 	}
 	if b.scope && origin != nil {
-		key = binary.LittleEndian.AppendUint32(key, s.ids[origin])
+		key = binary.LittleEndian.AppendUint32(key, s.walked[origin].id)
 	}
-	return string(key)
+	return key
 }
