@@ -36,9 +36,10 @@ const (
 // errHubFull is about a hub that has no room for a capture.
 var errHubFull = errors.New("the hub is full")
 
-// openHub takes a place in the hub of an interface, which it makes if there is none.
-func openHub(ns Namespace, l link) (*hub, error) {
-	r, err := openRoster(ns, l)
+// openHub takes a place in the hub of an interface, which it makes if there is none. fd is
+// some socket of the interface's namespace.
+func openHub(ns Namespace, fd int, l link) (*hub, error) {
+	r, err := openRoster(fd, l)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ type hubReader struct {
 	*ringbuf.Reader
 	wakes   int                       // an epoll(7) that says when the hub has woken us
 	records [batchSize]ringbuf.Record // what is being handled
+	packets [batchSize]Packet         // of these
 	tai     time.Duration             // that the hub's clock is ahead of UTC
 	taken   uint64
 }
@@ -114,9 +115,10 @@ type grouped struct {
 	rejected atomic.Uint64 // frames that it did not take
 }
 
-// takeShared is frames.take from a hub's ring.
-func (f *frames) takeShared(r *hubReader, g *grouped, room []Packet) (n int) {
-	for n < len(room) && r.ready() {
+// takeShared takes packets from a hub's ring. They are valid until the next ones are.
+func (f *frames) takeShared(r *hubReader, g *grouped) []Packet {
+	n := 0
+	for n < batchSize && r.ready() {
 		rec := &r.records[n]
 		if err := r.ReadInto(rec); err != nil || len(rec.RawSample) < hubRecordLen {
 			break // all that was left had been given up by the hub
@@ -128,7 +130,7 @@ func (f *frames) takeShared(r *hubReader, g *grouped, room []Packet) (n int) {
 			continue
 		}
 		data, added := h.frame(rec.RawSample)
-		p := &room[n]
+		p := &r.packets[n]
 		p.Time = time.Unix(0, int64(h.Time)).Add(-r.tai)
 		p.Data = data[:min(len(data), f.snaplen)]
 		p.Len = int(h.Len) + added
@@ -137,7 +139,7 @@ func (f *frames) takeShared(r *hubReader, g *grouped, room []Packet) (n int) {
 			n++
 		}
 	}
-	return n
+	return r.packets[:n]
 }
 
 // frame is the frame behind the header, with what the kernel has taken out of it put

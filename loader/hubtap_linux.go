@@ -20,57 +20,62 @@ func open(cfg Config) (*Tap, error) {
 	if !slices.Contains([]Hub{"", HubAuto, HubAlways, HubNever}, cfg.Hub) {
 		return nil, fmt.Errorf("unknown use of the hub %q: known are %s, %s, %s", cfg.Hub, HubAuto, HubAlways, HubNever)
 	}
-	own, share := cfg.enroll()
+	t, err := start(cfg)
+	if err != nil {
+		return nil, err
+	}
 	var why error
-	if share {
-		var t *Tap
-		if t, why = openBy((*Tap).setUpShared, nil, cfg); why == nil {
+	if t.enroll(cfg) {
+		if why = t.setUpOrClose((*Tap).setUpShared, cfg); why == nil {
 			return t, nil
 		}
+		if t, err = start(cfg); err != nil {
+			return nil, err
+		}
 	}
-	t, err := openBy((*Tap).setUp, own, cfg)
-	if err == nil && why != nil {
-		t.reason += "; " + why.Error()
-	}
-	return t, err
-}
-
-func openBy(setUp func(*Tap, Config) error, own *roster, cfg Config) (*Tap, error) {
-	t := &Tap{conn: conn{fd: -1, own: own}}
-	t.unscoped = cfg.NoScope
-	if err := setUp(t, cfg); err != nil {
-		t.close()
+	if err = t.setUpOrClose((*Tap).setUp, cfg); err != nil {
 		return nil, err
+	}
+	if why != nil {
+		t.reason += "; " + why.Error()
 	}
 	return t, nil
 }
 
+// start makes what captures of both kinds have: a socket to which no packets come yet.
+func start(cfg Config) (*Tap, error) {
+	l, fd, err := socket(cfg.Namespace, cfg.Interface)
+	if err != nil {
+		return nil, err
+	}
+	return &Tap{link: l, conn: conn{fd: fd, unscoped: cfg.NoScope}}, nil
+}
+
+func (t *Tap) setUpOrClose(setUp func(*Tap, Config) error, cfg Config) error {
+	err := setUp(t, cfg)
+	if err != nil {
+		t.close()
+	}
+	return err
+}
+
 // enroll says whether it is the capture's turn to share the interface's hub. If it is not,
 // because it is one of the first, it has a place in the interface's roster.
-func (cfg Config) enroll() (own *roster, share bool) {
-	if cfg.Hub == HubAlways || cfg.Hub == HubNever || !cfg.mayShare() {
-		return nil, cfg.Hub == HubAlways
+func (t *Tap) enroll(cfg Config) (share bool) {
+	if cfg.Hub == HubAlways || cfg.Hub == HubNever || !cfg.mayShare() || shareable(cfg, t.link) != nil {
+		return cfg.Hub == HubAlways
 	}
-	var r *roster
-	err := within(cfg.Namespace, func() error {
-		l, err := find(cfg.Interface)
-		if err == nil {
-			err = shareable(cfg, l)
-		}
-		if err == nil {
-			r, err = openRoster(nil, l)
-		}
-		return err
-	})
+	r, err := openRoster(t.fd, t.link)
 	if err != nil { // then it is not one of those that are counted
-		return nil, false
+		return false
 	}
 	if r.takeOwn() {
 		r.unlock()
-		return r, false
+		t.own = r
+		return false
 	}
 	r.leave()
-	return nil, true
+	return true
 }
 
 // mostShared is how many addresses a capture may have that does not ask for a hub. Each is
@@ -114,9 +119,6 @@ func (t *Tap) setUpShared(cfg Config) (err error) {
 			err = fmt.Errorf("%w: %w", errNotShared, err)
 		}
 	}()
-	if t.link, t.fd, err = socket(cfg.Namespace, cfg.Interface); err != nil {
-		return err
-	}
 	if err = shareable(cfg, t.link); err != nil {
 		return err
 	}
@@ -131,7 +133,7 @@ func (t *Tap) setUpShared(cfg Config) (err error) {
 	if err = sharedProgram(program); err != nil {
 		return err
 	}
-	h, err := openHub(cfg.Namespace, t.link)
+	h, err := openHub(cfg.Namespace, t.fd, t.link)
 	if err != nil {
 		return err
 	}

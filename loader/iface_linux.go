@@ -14,11 +14,30 @@ import (
 func socket(ns Namespace, name string) (l link, fd int, err error) {
 	fd = -1
 	err = within(ns, func() (err error) {
-		if l, err = find(name); err == nil {
-			fd, err = packetSocket(l.typ)
-		}
+		l, fd, err = socketHere(name)
 		return err
 	})
+	return l, fd, err
+}
+
+// socketHere is socket in the namespace of the calling thread.
+func socketHere(name string) (l link, fd int, err error) {
+	// Any socket will do to ask about an interface, and most are Ethernet.
+	expected := bpf.Ethernet
+	if name == Any {
+		expected = bpf.LinuxSLL2
+	}
+	if fd, err = packetSocket(expected); err != nil {
+		return l, -1, err
+	}
+	if l, err = findWith(fd, name); err == nil && (l.typ == bpf.Ethernet) == (expected == bpf.Ethernet) {
+		return l, fd, nil
+	}
+	go unix.Close(fd) // waits for a grace period, and needs nobody who waits for it
+	if err != nil {
+		return l, -1, err
+	}
+	fd, err = packetSocket(l.typ)
 	return l, fd, err
 }
 
@@ -49,17 +68,6 @@ func packetSocket(lt bpf.LinkType) (int, error) {
 		return -1, fmt.Errorf("the kernel lacks packet sockets (CONFIG_PACKET), or a sandbox hides them: %w", err)
 	}
 	return -1, fmt.Errorf("open a packet socket: %w", err)
-}
-
-// find looks an interface up in the namespace of the calling thread.
-func find(name string) (link, error) {
-	// Any socket will do for these requests; this kind there always is.
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return link{}, fmt.Errorf("look up interface %s: %w", name, err)
-	}
-	defer unix.Close(fd)
-	return findWith(fd, name)
 }
 
 // findWith looks an interface up in the namespace of a socket.

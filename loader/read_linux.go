@@ -112,7 +112,7 @@ func (t *Tap) taken() uint64 {
 // take makes packets of the ring's block pending.
 func (t *Tap) take() {
 	if t.shared != nil {
-		t.pending = t.batch[:t.frames.takeShared(t.shared.reader, &t.shared.grouped, t.batch[:])]
+		t.pending = t.frames.takeShared(t.shared.reader, &t.shared.grouped)
 		return
 	}
 	t.left = min(t.ring.left, batchSize)

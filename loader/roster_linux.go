@@ -30,7 +30,7 @@ const (
 
 	// hubVersion changes when the places, programs and maps of different builds do not
 	// go together.
-	hubVersion = 2
+	hubVersion = 3
 
 	// ownSockets is how many captures at an interface have sockets of their own before
 	// others share a hub, which costs these, and if it has one capture everybody, more.
@@ -55,18 +55,21 @@ type hubEntry struct {
 // errBusy is about a roster that somebody does not let go of.
 var errBusy = errors.New("another capture has held the roster for too long: is its process stopped?")
 
-// openRoster opens the roster of an interface, with its mutex locked.
-func openRoster(ns Namespace, l link) (*roster, error) {
-	namespace, err := namespaceInode(ns)
+// openRoster opens the roster of an interface, with its mutex locked. fd is some socket of
+// the interface's namespace.
+func openRoster(fd int, l link) (*roster, error) {
+	namespace, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cookie of a network namespace (Linux 5.14): %w", err)
 	}
 	path := filepath.Join(rosters, fmt.Sprintf("hub%d-%d-%d", hubVersion, namespace, l.index))
-	if err := os.MkdirAll(rosters, 0o755); err != nil {
-		return nil, err
-	}
 	for {
 		file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+		if errors.Is(err, os.ErrNotExist) {
+			if err = os.MkdirAll(rosters, 0o755); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -19,12 +19,11 @@ type conn struct {
 	reading sync.Mutex // held while the ring is read
 	ring    ring
 	frames  frames
-	left    int               // records of the ring that are to be handled before anything else
-	packet  Packet            // what Read hands on
-	batch   [batchSize]Packet // room for packets that are taken out of a hub's ring
-	pending captured.List     // of these, what was not handled
-	wake    *os.File          // an eventfd(2) that ends a wait
-	fds     []unix.PollFd     // what a wait is for: the socket, wake, and the ring if shared
+	left    int           // records of the ring that are to be handled before anything else
+	packet  Packet        // what Read hands on
+	pending captured.List // packets out of a hub's ring that were not handled
+	wake    *os.File      // an eventfd(2) that ends a wait
+	fds     []unix.PollFd // what a wait is for: the socket, wake, and the ring if shared
 	closing atomic.Bool
 	broken  atomic.Bool // what is in the ring may be out of scope: see setScope
 
@@ -44,35 +43,35 @@ type conn struct {
 type counts struct{ received, dropped uint64 }
 
 // setUp does everything in the one order in which no frame can come in before
-// the filter is there: socket, attach, ring, bind.
+// the filter is there: socket (see start), ring, attach, bind. The socket has protocol 0:
+// nothing comes in until it is bound. With any other, packets would come in from the
+// beginning, and would stay in the queue when a filter is attached (packet(7);
+// packet_create in net/packet/af_packet.c).
 func (t *Tap) setUp(cfg Config) (err error) {
-	// Protocol 0: nothing comes in until the socket is bound. With any other,
-	// packets would come in from here on, and would stay in the queue when a
-	// filter is attached (packet(7); packet_create in net/packet/af_packet.c).
-	if t.link, t.fd, err = socket(cfg.Namespace, cfg.Interface); err != nil {
-		return err
-	}
-
-	// The filter is there before anything that it could be too late for.
-	if err = t.attach(cfg); err != nil {
-		return err
-	}
-
 	// The ring comes before the bind: else packets would wait in the socket's
 	// ordinary queue, and the kernel would take the socket off the interface
-	// and put it back to exchange one for the other.
-	if t.ring, err = newRing(t.fd, cfg.RingBytes, cfg.Immediate); err != nil {
+	// and put it back to exchange one for the other. It comes first, since the time
+	// after which the kernel hands a block over begins with it.
+	if t.ring, err = requestRing(t.fd, cfg.RingBytes, cfg.Immediate); err != nil {
+		return err
+	}
+
+	// The filter is there before anything that it could be too late for, the bind.
+	if err = t.attach(cfg); err != nil {
 		return err
 	}
 	if err = t.ask(cfg); err != nil {
 		return err
 	}
-	if err = t.openPoll(); err != nil {
+
+	// From here on packets come in, and wait in the ring.
+	if err = t.bind(); err != nil {
 		return err
 	}
-
-	// From here on packets come in.
-	return t.bind()
+	if err = t.ring.mapFrom(t.fd); err != nil {
+		return err
+	}
+	return t.openPoll()
 }
 
 // openPoll lets a wait be ended.
