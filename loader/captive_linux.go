@@ -17,13 +17,15 @@ import (
 type captive struct {
 	socket   int // -1: closed, or adopted
 	cookie   uint64
+	entry    guardCaptive // on the list of captives
+	pinned   bool         // the slot is
 	label    string
 	link     link
 	program  cilium.ProgramID // of the scope, which ends with the socket
 	addrs    *addrSet
 	counters *cilium.Map
 	slot     *cilium.Map // a program array loses its programs with the last reference from here
-	place    *cilium.Map // nil when the scope has been told
+	place    *cilium.Map // where the socket is, for the scope
 
 	mu      sync.Mutex
 	rules   uint32
@@ -104,11 +106,7 @@ func (w *warden) tell(c *Captive) error {
 	if err != nil {
 		return err
 	}
-	if err := c.place.Put(uint32(0), place); err != nil {
-		return err
-	}
-	err, c.place = c.place.Close(), nil
-	return err
+	return c.place.Put(uint32(0), place)
 }
 
 func (w *warden) label(c *Captive, label string) error {

@@ -120,8 +120,8 @@ func (g *guards) list(c *captive, namespace uint64) (err error) {
 	if c.cookie, err = unix.GetsockoptUint64(c.socket, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
 		return fmt.Errorf("cookie of a socket (Linux 4.12): %w", err)
 	}
-	entry := guardCaptive{Netns: namespace, Program: uint32(c.program), Rules: c.rules}
-	if err = g.Captives.Put(c.cookie, entry); err != nil {
+	c.entry = guardCaptive{Netns: namespace, Program: uint32(c.program), Rules: c.rules}
+	if err = g.Captives.Put(c.cookie, &c.entry); err != nil {
 		return fmt.Errorf("list captive socket %d: %w", c.cookie, err)
 	}
 	return nil
@@ -130,18 +130,27 @@ func (g *guards) list(c *captive, namespace uint64) (err error) {
 // label writes on the list whose a captive socket is, and pins what keeps its
 // filter.
 func (g *guards) label(c *captive, label string) error {
-	var entry guardCaptive
-	if len(label) >= len(entry.Label) {
-		return fmt.Errorf("label %q of a captive socket: %d bytes, %d at most", label, len(label), len(entry.Label)-1)
-	}
-	if err := g.Captives.Lookup(c.cookie, &entry); err != nil {
-		return fmt.Errorf("label captive socket %d: %w", c.cookie, err)
+	if len(label) >= len(c.entry.Label) {
+		return fmt.Errorf("label %q of a captive socket: %d bytes, %d at most", label, len(label), len(c.entry.Label)-1)
 	}
 	for i, b := range []byte(label) {
-		entry.Label[i] = int8(b)
+		c.entry.Label[i] = int8(b)
 	}
 	c.label = label
-	return errors.Join(g.Captives.Put(c.cookie, entry), c.slot.Pin(g.pinOfSlot(c.cookie)))
+	if err := g.Captives.Update(c.cookie, &c.entry, cilium.UpdateExist); err != nil {
+		return fmt.Errorf("label captive socket %d: %w", c.cookie, err)
+	}
+	return g.keepSlot(c)
+}
+
+// keepSlot pins what keeps the filter of a captive socket. The pin goes when the socket
+// is found to be no more.
+func (g *guards) keepSlot(c *captive) error {
+	if c.pinned {
+		return nil
+	}
+	c.pinned = true
+	return c.slot.Pin(g.pinOfSlot(c.cookie))
 }
 
 func (g *guards) pinOfSlot(cookie uint64) string {

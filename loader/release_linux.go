@@ -18,6 +18,7 @@ func (c *Captive) Release() error {
 	if c.closed || c.socket < 0 {
 		return errClosed
 	}
+	c.place.Close() // it has been told
 	// The number stays taken, for Close.
 	nothing, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

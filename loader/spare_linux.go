@@ -21,7 +21,21 @@ func (w *warden) spare(cfg CaptiveConfig) (*Spare, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.keepSlot(c); err != nil {
+		c.close()
+		return nil, err
+	}
 	return &Spare{spare{w, cfg, c}}, nil
+}
+
+// keepSlot does for a socket that will get a label what needs none.
+func (w *warden) keepSlot(c *Captive) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.guards == nil {
+		return errClosed
+	}
+	return w.guards.keepSlot(&c.captive)
 }
 
 func (s *spare) captive(iface string, addrs []netip.Prefix, label string) (*Captive, error) {

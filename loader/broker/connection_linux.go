@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ type connection struct {
 	conn *net.UnixConn
 	log  *slog.Logger
 
+	peer      *Peer       // the client, if it was looked at just now; nil: it has to be
 	namespace NamespaceID // the client's, when it asked for it
 
 	ward  *ward // of the captive that it was given; nil: none yet
@@ -38,7 +40,7 @@ func (s *Server) connected(ctx context.Context, conn *net.UnixConn) {
 		c.turnAway(Refuse(CodePeer, "%v", err))
 		return
 	}
-	peer.Close()
+	defer peer.Close()
 	c.log = s.Log.With("pid", peer.PID, "uid", peer.UID, "cgroup", peer.Cgroup)
 	leave, err := s.enter(user{peer.UID, peer.NamespaceID})
 	if err != nil {
@@ -46,7 +48,24 @@ func (s *Server) connected(ctx context.Context, conn *net.UnixConn) {
 		return
 	}
 	defer leave()
-	for c.turn(ctx) {
+
+	// Who asks at once, as most do, is not looked at again.
+	text, err := c.receive(promptly)
+	if err == nil {
+		c.peer = peer
+		if !c.turn(ctx, text) {
+			return
+		}
+		c.peer = nil
+	} else if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return
+	}
+	peer.Close()
+	for {
+		text, err := c.receive(c.waits())
+		if err != nil || !c.turn(ctx, text) {
+			return
+		}
 	}
 }
 
@@ -59,11 +78,7 @@ func (c *connection) turnAway(err error) {
 }
 
 // turn answers one message, and reports whether there may be another.
-func (c *connection) turn(ctx context.Context) bool {
-	text, err := c.receive(c.waits())
-	if err != nil {
-		return false
-	}
+func (c *connection) turn(ctx context.Context, text []byte) bool {
 	m, refusal := readMessage(text)
 	if refusal != nil {
 		c.refuse(nil, refusal)
@@ -176,11 +191,14 @@ func (c *connection) kind(r *Request) kind {
 
 // jail finds whose the client is, as it is now.
 func (c *connection) jail() (*Jail, error) {
-	peer, err := peerOf(c.conn)
-	if err != nil {
-		return nil, Refuse(CodePeer, "%v", err)
+	peer := c.peer
+	if peer == nil {
+		var err error
+		if peer, err = peerOf(c.conn); err != nil {
+			return nil, Refuse(CodePeer, "%v", err)
+		}
+		defer peer.Close()
 	}
-	defer peer.Close()
 	c.namespace = peer.NamespaceID
 	jail, err := c.Resolve(peer)
 	if r := (*Refusal)(nil); err != nil && !errors.As(err, &r) {
@@ -263,9 +281,13 @@ func (c *connection) captive(jail *Jail, scope bpf.Scope, r *Request) (Captive, 
 
 // handOver sets the filter, sends the socket and lets go of it.
 func (c *connection) handOver(ctx context.Context, h *holding, w *ward, r *Request) error {
-	rest, length, err := c.setFilter(ctx, h, w, &r.Filter)
-	if err != nil {
-		return err
+	var rest Rest
+	var length int
+	if !r.Filter.everything() { // which it is already
+		var err error
+		if rest, length, err = c.setFilter(ctx, h, w, &r.Filter); err != nil {
+			return err
+		}
 	}
 	now := w.scopeNow()
 	g := &Grant{Cookie: h.Cookie(), Interface: r.Interface, Ifindex: h.Index(), LinkType: h.LinkType().FileNumber(), Ring: r.Ring,

@@ -41,23 +41,37 @@ func readMessage(text []byte) (*message, *Refusal) {
 	if len(text) > maxMessage {
 		return nil, Refuse(CodeMessage, "the message is longer than %d bytes", maxMessage)
 	}
-	var versioned struct{ Version int }
-	if err := json.Unmarshal(text, &versioned); err != nil {
-		return nil, Refuse(CodeMessage, "the message is no JSON object of ours: %v", err)
-	}
-	if versioned.Version != Version {
-		return nil, Refuse(CodeVersion, "version %d of the protocol is not spoken here, %d is", versioned.Version, Version)
-	}
 	m := &message{}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
-	if err := d.Decode(m); err != nil {
+	err := d.Decode(m)
+	if refusal := checkVersion(text, m, err); refusal != nil {
+		return nil, refusal
+	}
+	if err != nil {
 		return nil, Refuse(CodeMessage, "the message does not make sense: %v", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, Refuse(CodeMessage, "there is more behind the message")
 	}
 	return m, m.check()
+}
+
+// checkVersion says whether the message is of our version, which comes before anything
+// else about it. Where reading it has failed, that part of it is read again.
+func checkVersion(text []byte, m *message, failed error) *Refusal {
+	version := m.Version
+	if failed != nil {
+		var versioned struct{ Version int }
+		if err := json.Unmarshal(text, &versioned); err != nil {
+			return Refuse(CodeMessage, "the message is no JSON object of ours: %v", err)
+		}
+		version = versioned.Version
+	}
+	if version != Version {
+		return Refuse(CodeVersion, "version %d of the protocol is not spoken here, %d is", version, Version)
+	}
+	return nil
 }
 
 // check says what about a message makes no sense whoever sends it.

@@ -76,6 +76,7 @@ func NewServer(cfg Config) *Server {
 
 // How long things may take, or rest.
 const (
+	promptly   = 10 * time.Millisecond  // after it was looked at, for one to ask as it was then
 	patience   = 10 * time.Second       // for a client that has got nothing yet
 	lastWords  = 100 * time.Millisecond // of one that will get nothing
 	forever    = 1 << 62                // for one that has got something

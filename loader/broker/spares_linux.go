@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	sparesOfKind = 2       // that are kept ready
-	sparesOfWard = 4       // of all kinds
-	largestSpare = 8 << 20 // bytes of the ring; nobody has asked for it yet
+	sparesOfKind = 2                    // that are kept ready
+	sparesOfWard = 4                    // of all kinds
+	stockRest    = 5 * time.Millisecond // in which who was just given one has the CPUs
+	largestSpare = 8 << 20              // bytes of the ring; nobody has asked for it yet
 )
 
 // A kind is what of a captive socket is settled before it is somebody's.
@@ -100,6 +101,7 @@ func (w *ward) restock(jail *Jail, k kind, scope bpf.Scope, cooked bool, prepare
 	w.stockers.Go(func() {
 		defer jail.Namespace.Close()
 		defer w.stocked()
+		time.Sleep(stockRest)
 		cfg := loader.CaptiveConfig{Namespace: jail.Namespace, Scope: scope, Datagram: cooked, RingBytes: k.ring, Immediate: k.immediate}
 		for w.missing(k) > 0 {
 			w.dropSpares(sparesOfWard - 1)
