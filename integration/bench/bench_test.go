@@ -11,7 +11,11 @@ import (
 	"strings"
 	"testing"
 
+	cilium "github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
 	"jailtap/bpf"
+	"jailtap/bpf/ebpf"
 	"jailtap/bpf/pcapexpr"
 	"jailtap/internal/testutil"
 )
@@ -56,7 +60,7 @@ func TestMeasuredFiltersRejectEverythingInAsManyInstructions(t *testing.T) {
 		t.Fatal(err)
 	}
 	q := rejecting(p)
-	for _, kind := range frameKinds() {
+	for _, kind := range (match{}).kinds() {
 		packet := bpf.Packet{Data: kind.frame, WireLen: uint32(len(kind.frame))}
 		_, want := bpf.VM{}.Count(p, packet)
 		if verdict, executed := (bpf.VM{}).Count(q, packet); verdict != 0 || executed != want {
@@ -66,33 +70,113 @@ func TestMeasuredFiltersRejectEverythingInAsManyInstructions(t *testing.T) {
 }
 
 func TestEachKindOfFrameIsWhatItIsCalled(t *testing.T) {
-	for _, n := range []int{1, 10, 100} {
+	for _, m := range matches {
+		scope := m.scope()
+		if n := len(scope.Addrs); n != m.addrs {
+			t.Errorf("%d addresses, want %d", n, m.addrs)
+		}
 		for i, want := range []bool{true, false, false} {
-			if kind := frameKinds()[i]; scopeOf(n).Match(bpf.Ethernet, kind.frame) != want {
-				t.Errorf("%d addresses, %s: want Match = %v", n, kind.name, want)
+			if kind := m.kinds()[i]; scope.Match(bpf.Ethernet, kind.frame) != want {
+				t.Errorf("%+v, %s: want Match = %v", m, kind.name, want)
 			}
 		}
 	}
 }
 
-func TestTheBenchmarkOfFiltersRuns(t *testing.T) {
-	testutil.NeedRoot(t)
-	contestants, err := newContestants()
+// TestMeasuredMapsRejectWhatTheyHaveCounted: so that it is known that all of the program has run.
+func TestMeasuredMapsRejectWhatTheyHaveCounted(t *testing.T) {
+	lanes := testLanes(t)
+	for _, m := range []match{{false, 10}, {true, 10}} {
+		for i, want := range []ebpf.Counters{{Seen: frames, InScope: frames, Matched: frames}, {Seen: frames}, {Seen: frames}} {
+			var counters *cilium.Map
+			c, err := withMaps("", m.scope(), mustCompile(t, userExpr))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.close()
+			if counters, err = attachMaps(lanes[0].filters[0], c.spec, c.maps); err != nil {
+				t.Fatal(err)
+			}
+			defer counters.Close()
+			if err := lanes[0].ns.Do(func() error { _, err := lanes[0].turn(m.kinds()[i].frame); return err }); err != nil {
+				t.Fatal(err)
+			}
+			var each []ebpf.Counters
+			if err := counters.Lookup(uint32(0), &each); err != nil {
+				t.Fatal(err)
+			}
+			var got ebpf.Counters
+			for _, c := range each {
+				got.Seen, got.InScope, got.Matched = got.Seen+c.Seen, got.InScope+c.InScope, got.Matched+c.Matched
+			}
+			if got != want {
+				t.Errorf("%+v, %s: counted %+v, want %+v", m, m.kinds()[i].name, got, want)
+			}
+			if n, _, _ := unix.Recvfrom(lanes[0].filters[0], make([]byte, 100), unix.MSG_DONTWAIT); n > 0 {
+				t.Errorf("%+v, %s: a frame of %d bytes came through", m, m.kinds()[i].name, n)
+			}
+		}
+	}
+}
+
+// TestFramesOutOfScopeScatter: and are out of scope wherever they come from.
+func TestFramesOutOfScopeScatter(t *testing.T) {
+	lanes := testLanes(t)
+	fd := lanes[0].filters[0]
+	if err := attachFilter(fd, bpf.Program{{Op: retK, K: bpf.KeepAll}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []match{{false, 1000}, {true, 1000}} {
+		scope, frame := m.scope(), m.kinds()[1].frame
+		if err := lanes[0].ns.Do(func() error { _, err := lanes[0].turn(frame); return err }); err != nil {
+			t.Fatal(err)
+		}
+		seen, read := map[string]bool{}, 0 // as many as the socket has room for
+		for buf := make([]byte, 100); ; {
+			n, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+			if err != nil {
+				break
+			}
+			read++
+			if seen[string(buf[:n])] = true; n != len(frame) || scope.Match(bpf.Ethernet, buf[:n]) {
+				t.Errorf("%+v: % x is in scope, or not of %d bytes", m, buf[:n], len(frame))
+			}
+		}
+		if read < 10 || len(seen) < read-1 {
+			t.Errorf("%+v: %d different frames of %d", m, len(seen), read)
+		}
+	}
+}
+
+// testLanes are lanes until the test ends.
+func testLanes(t *testing.T) lanes {
+	t.Helper()
+	lanes, err := newLanes(testLab(t))
+	t.Cleanup(func() { lanes.close() })
 	if err != nil {
 		t.Fatal(err)
 	}
+	return lanes
+}
+
+func mustCompile(t *testing.T, expr string) bpf.Program {
+	t.Helper()
+	p, err := pcapexpr.Compile(expr, bpf.Ethernet, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestTheBenchmarkOfFiltersRuns: and says of each what it is, and what it is not.
+func TestTheBenchmarkOfFiltersRuns(t *testing.T) {
 	l := testLab(t)
-	for i, c := range contestants[:3] {
-		if err := c.setUp(l, string(rune('a'+i))); err != nil {
-			t.Fatal(err)
-		}
-		defer c.close()
+	var page bytes.Buffer
+	if err := benchFilters(&page, l, []match{{false, 1}, {false, 5000}, {true, 500}}, 1, 1); err != nil {
+		t.Fatal(err)
 	}
-	for _, kind := range frameKinds() {
-		if err := playRound(contestants[:3], kind); err != nil {
-			t.Fatal(err)
-		}
-	}
+	hasLines(t, page.String(), "1 | no scope |  | 20", "1 | libpcap |  | 32", "1 | engine cbpf | auto",
+		"5000 | engine cbpf |  | – | too long | too long | too long | –", "5000 | engine ebpf | auto", "500 | libpcap |  | 9004 | too long | too long | too long | –")
 }
 
 // TestTheBenchmarkOfCapturesRuns: and as many frames come in as it says.

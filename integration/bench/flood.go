@@ -27,10 +27,14 @@ type flood struct {
 }
 
 func newFlood(n *netlab.Namespace, ifname string) (*flood, error) {
+	return newFloodOf(asm.Instructions{asm.Mov.Imm(asm.R0, xdpPass), asm.Return()}, n, ifname)
+}
+
+// newFloodOf is newFlood with another program, which sees each frame before it passes.
+func newFloodOf(pass asm.Instructions, n *netlab.Namespace, ifname string) (*flood, error) {
 	f := &flood{ns: n}
 	var err error
-	f.pass, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual MIT/GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, xdpPass), asm.Return()}})
+	f.pass, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual MIT/GPL", Instructions: pass})
 	if err != nil {
 		return nil, err
 	}
@@ -67,18 +71,24 @@ func (f *flood) send(frame []byte, times, rate int) error {
 			if n < atLeast && due < times {
 				continue // what is left of this CPU would be too little to sleep
 			}
-			_, err := f.pass.Run(&ebpf.RunOptions{
-				Data:    frame,
-				Context: xdpMD{DataEnd: uint32(len(frame)), IngressIfindex: uint32(f.ifindex)},
-				Repeat:  uint32(n), Flags: unix.BPF_F_TEST_XDP_LIVE_FRAMES,
-			})
-			if err != nil {
+			if err := f.burst(frame, n); err != nil {
 				return err
 			}
 			sent += n
 		}
 		return nil
 	})
+}
+
+// burst has the frame come in so many times, at once. The thread must be in the namespace,
+// and without signals.
+func (f *flood) burst(frame []byte, times int) error {
+	_, err := f.pass.Run(&ebpf.RunOptions{
+		Data:    frame,
+		Context: xdpMD{DataEnd: uint32(len(frame)), IngressIfindex: uint32(f.ifindex)},
+		Repeat:  uint32(times), Flags: unix.BPF_F_TEST_XDP_LIVE_FRAMES,
+	})
+	return err
 }
 
 // withoutSignals holds signals back from this thread until restore: a run that one
