@@ -18,20 +18,38 @@ func Inject(p Prefix, user Program) Program {
 // inject is Inject for programs of at most so many instructions, if it can be.
 func (p Prefix) inject(user Program, limit int) Program {
 	const short = 64
-	var program Program
-	fast, ok := specialize(p.graph(user.start().graph(), ret(0)))
-	if ok {
-		if program = emit(fast, nil); len(program) <= min(short, limit) {
+	ways := []*block{user.start().graph()}
+	if p.view.Live {
+		ways = []*block{ways[0].apartPlainIPv4(), ways[0]}
+	}
+	var plain Program // takes time to make, and the short ones need not be compared with it
+	for _, way := range ways {
+		fast, ok := specialize(p.graph(way, ret(0)))
+		if !ok {
+			continue
+		}
+		program := emit(fast, nil)
+		if len(program) <= min(short, limit) {
+			return program
+		}
+		if plain == nil {
+			plain = p.joinPlainly(user)
+		}
+		// Copies for different paths may make it longer, which is a fair price
+		// only within reason.
+		if len(program) <= 2*len(plain)+short && len(program) <= max(limit, len(plain)) {
 			return program
 		}
 	}
-	// Copies for different paths may make it longer, which is a fair price
-	// only within reason.
-	plain := emit(p.graph(&block{tail: true}, ret(0)), user.start())
-	if !ok || len(program) > 2*len(plain)+short || len(program) > limit && len(plain) < len(program) {
-		return plain
+	if plain == nil {
+		plain = p.joinPlainly(user)
 	}
-	return program
+	return plain
+}
+
+// joinPlainly puts the program as it is behind the prefix.
+func (p Prefix) joinPlainly(user Program) Program {
+	return emit(p.graph(&block{tail: true}, ret(0)), user.start())
 }
 
 // start is the program with A as at its start, which a prefix leaves with what

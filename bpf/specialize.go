@@ -320,6 +320,13 @@ func (s *specializer) execLoad(in xbpf.RawInstruction, st *pathState, steps *[]s
 		return
 	}
 	in = s.direct(in, *st)
+	if off, ok := s.knownHalf(in, *st); ok {
+		// By a word that ends there, which is proof that the frame does not end before.
+		st.a = s.terms.value(term{op: opLdH, k: off})
+		*steps = append(*steps, step{ins(opLdW, off-2), true}, step{ins(opAnd, 0xffff), false})
+		st.minLen = max(st.minLen, off+2)
+		return
+	}
 	t := term{op: in.Op, k: in.K}
 	if in.Op&modeMask == modeInd {
 		t.a = st.x
@@ -363,6 +370,13 @@ func (s *specializer) direct(in xbpf.RawInstruction, st pathState) xbpf.RawInstr
 		return in
 	}
 	return abs
+}
+
+// knownHalf is the offset of a half-word that an index points to which is known.
+func (s *specializer) knownHalf(in xbpf.RawInstruction, st pathState) (off uint32, ok bool) {
+	x := s.fact(st, st.x)
+	sum := uint64(in.K) + uint64(x.lo)
+	return uint32(sum), in.Op == opLdIndH && x.lo == x.hi && sum >= 2 && sum <= maxOffset
 }
 
 func (s *specializer) execALU(in xbpf.RawInstruction, st *pathState, steps *[]step) (done bool) {
