@@ -39,6 +39,10 @@ type code struct {
 	insns  asm.Instructions
 	symbol string // of the next instruction
 	fresh  int    // labels made up so far
+
+	// copied is how many bytes of the frame's start are on the stack, at stackFrame; each
+	// of them is one less to call the kernel for.
+	copied int16
 }
 
 func (c *code) emit(insns ...asm.Instruction) {
@@ -58,6 +62,9 @@ func (c *code) label(name string) {
 	}
 	c.symbol = name
 }
+
+// stackFrame is where the frame's start is on the stack.
+func (c *code) stackFrame() int16 { return -c.copied }
 
 // newLabel is a name that no other instruction has.
 func (c *code) newLabel() string {

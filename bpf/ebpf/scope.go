@@ -26,9 +26,9 @@ const (
 // header, is copied to the top in one call, so that the IPv4 addresses always
 // end there, aligned.
 const (
-	stackPair4   = -8                  // IPv4 source and destination, or ARP sender and target
+	stackPair4   = -8                  // IPv4 source and destination
 	stackTag     = -40                 // a VLAN tag's TCI and the EtherType behind it
-	stackPair6   = stackTag - 32       // IPv6 source and destination
+	stackPair6   = stackTag - 32       // IPv6 source and destination, or ARP sender and target
 	stackKey     = stackPair6 - 4 - 24 // for prefixes: length; the address follows
 	stackCounter = -4                  // index of the counters: 0
 	ipv4Len      = 20                  // bytes, without options
@@ -67,10 +67,6 @@ func (g *scopeCode) linkLen() int16 {
 func (g *scopeCode) knows(lt bpf.LinkType) bool {
 	return lt == bpf.Ethernet || lt == bpf.Raw || lt == bpf.LinuxSLL2
 }
-
-// stackFrame is where the frame's start is on the stack; a cooked frame's is
-// not copied, as skb has its EtherType.
-func (g *scopeCode) stackFrame() int16 { return -ipv4Len - g.linkLen() }
 
 // start emits what stands before everything: registers, and counters.seen++.
 func (c *code) start() {
@@ -155,6 +151,9 @@ func (g *scopeCode) scope() {
 		v4.few = "" // there are few of these frames
 		g.arp(v4)
 	}
+	if !g.s.VLANs.None() { // addresses behind a tag may have taken the place of the frame's
+		g.copied = 0
+	}
 	g.label("in")
 }
 
@@ -162,12 +161,13 @@ func (g *scopeCode) scope() {
 // own counts, as skb->protocol of frames sent through a packet socket is what
 // their sender says.
 func (g *scopeCode) protocol() {
-	frame := g.stackFrame()
-	if g.v == bpf.LinuxSLL2 {
+	if g.v == bpf.LinuxSLL2 { // a cooked frame's start is not copied
 		g.loadNet16(regProto, regCtx, skbProtocol, asm.Word)
 		return
 	}
-	g.load(asm.Mov.Imm(asm.R2, 0), frame, -frame)
+	g.copied = g.linkLen() + ipv4Len
+	frame := g.stackFrame()
+	g.load(asm.Mov.Imm(asm.R2, 0), frame, g.copied)
 	if g.v == bpf.Ethernet {
 		g.loadNet16(regProto, asm.RFP, frame+12, asm.Half)
 		return
@@ -324,9 +324,9 @@ func (g *scopeCode) ipv6(v6 family) {
 // target (RFC 826, IPv4 over Ethernet).
 func (g *scopeCode) arp(v4 family) {
 	g.label("arp")
-	g.loadNet(14, stackPair4, 4)
-	g.loadNet(24, stackPair4+4, 4)
-	g.pair(v4, stackPair4)
+	g.loadNet(14, stackPair6, 4)
+	g.loadNet(24, stackPair6+4, 4)
+	g.pair(v4, stackPair6)
 	if g.v == bpf.LinuxSLL2 {
 		g.emit(
 			asm.LoadMem(asm.R1, regCtx, skbPktType, asm.Word),

@@ -53,7 +53,8 @@ const (
 	opMask = 0xf0 // of arithmetic and jumps
 	srcX   = 0x08
 
-	cells = 16 // M[0] to M[15], 4 bytes each, at the top of the stack
+	cells      = 16   // M[0] to M[15], 4 bytes each
+	stackCells = -128 // on the stack, where scopes have nothing
 )
 
 // user emits p, with R0 as verdict and then leave wherever p returns.
@@ -89,7 +90,7 @@ func (c *code) user(p bpf.Program, leave asm.Instruction) error {
 
 func insLabel(i int) string { return fmt.Sprintf("user%d", i) }
 
-func cell(k uint32) int16 { return int16(4*k) - 4*cells }
+func cell(k uint32) int16 { return stackCells - 4*cells + int16(4*k) }
 
 // flow is what there is to know of a program before it is translated.
 type flow struct {
@@ -194,7 +195,7 @@ func (t translation) ld(ins xbpf.RawInstruction) string {
 	case mode == asm.AbsMode && ins.K >= adOff:
 		return t.ancillary(ins.K)
 	case mode == asm.AbsMode:
-		t.emit(asm.LoadAbs(int32(ins.K), op.Size()), asm.Mov.Reg32(regA, asm.R0))
+		t.loadAbs(regA, ins.K, op.Size())
 	case mode == asm.IndMode: // the kernel takes the sum for a 32-bit number: it wraps
 		t.emit(asm.LoadInd(asm.R0, regX, int32(ins.K), op.Size()), asm.Mov.Reg32(regA, asm.R0))
 	case word && mode == modeImm:
@@ -209,12 +210,24 @@ func (t translation) ld(ins xbpf.RawInstruction) string {
 	return ""
 }
 
+// loadAbs emits dst = what is at offset k of the frame.
+func (t translation) loadAbs(dst asm.Register, k uint32, size asm.Size) {
+	at, bytes := int64(t.stackFrame())+int64(k), int64(size.Sizeof())
+	if at+bytes > 0 || at%bytes != 0 { // not there, or not where the verifier lets it be loaded from
+		t.emit(asm.LoadAbs(int32(k), size), asm.Mov.Reg32(dst, asm.R0))
+		return
+	}
+	t.emit(asm.LoadMem(dst, asm.RFP, int16(at), size))
+	if size != asm.Byte {
+		t.emit(asm.HostTo(asm.BE, dst, size))
+	}
+}
+
 func (t translation) ldx(ins xbpf.RawInstruction) string {
 	switch op := asm.OpCode(ins.Op); {
 	case op.Size() == asm.Byte && op.Mode() == modeMsh: // X = 4 * (frame[k] & 15)
+		t.loadAbs(regX, ins.K, asm.Byte)
 		t.emit(
-			asm.LoadAbs(int32(ins.K), asm.Byte),
-			asm.Mov.Reg32(regX, asm.R0),
 			asm.And.Imm32(regX, 15),
 			asm.LSh.Imm32(regX, 2),
 		)
