@@ -1,6 +1,9 @@
 package bpf
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // address decides whether the address of so many words at off is in set: a
 // balanced tree of comparisons for each word, so that its cost grows with the
@@ -96,14 +99,30 @@ func decide(segments []segment, lo, hi uint32, out *block) *block {
 		return out
 	case n == 1:
 		return decideOne(segments[0], lo, hi, out)
-	case n == 2 && segments[0].single() && segments[1].single(): // a tree costs no less
-		rest := decideOne(segments[1], lo, hi, out)
-		return compare(opJeq, segments[0].lo, segments[0].to, rest)
+	case n <= mostInChain && allSingle(segments):
+		return chain(segments, lo, hi, out)
 	default:
 		half := n / 2
 		k := segments[half].lo
 		return compare(opJge, k, decide(segments[half:], k, hi, out), decide(segments[:half], lo, k-1, out))
 	}
+}
+
+// mostInChain is how many values are compared one by one at the leaves of a tree. CPUs foresee
+// that most are not the one, and compare several in the time of one jump of a tree that they
+// have not foreseen: with addresses that come as chance has it, that is half of the jumps.
+const mostInChain = 8
+
+func allSingle(segments []segment) bool {
+	return !slices.ContainsFunc(segments, func(s segment) bool { return !s.single() })
+}
+
+// chain is decide by one comparison for each value.
+func chain(segments []segment, lo, hi uint32, out *block) *block {
+	if len(segments) == 1 {
+		return decideOne(segments[0], lo, hi, out)
+	}
+	return compare(opJeq, segments[0].lo, segments[0].to, chain(segments[1:], lo, hi, out))
 }
 
 func decideOne(s segment, lo, hi uint32, out *block) *block {
