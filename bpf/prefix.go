@@ -39,16 +39,16 @@ func (s Scope) Prefix(v View) (Prefix, error) {
 // reject for all others.
 func (p Prefix) graph(accept, reject *block) *block {
 	if !p.view.Live {
-		return p.link(&ways{accept, reject}, p.etherType(), p.layout.netOff, p.tagsInFrame(false))
+		return p.link(&ways{accept: accept, reject: reject}, p.etherType(), p.layout.netOff, p.tagsInFrame(false))
 	}
 	// A tag in metadata is another network, where the same addresses may be
 	// somebody else's.
 	metadata := load{opLdW, adVlanTagged}
 	if p.scope.VLANs.None() { // asked last, since most frames are not the jail's
 		untagged := test(metadata, opJeq, 0, accept, reject)
-		return p.link(&ways{untagged, reject}, p.etherType(), p.layout.netOff, 0)
+		return p.link(&ways{accept: untagged, reject: reject}, p.etherType(), p.layout.netOff, 0)
 	}
-	ways := &ways{accept, reject}
+	ways := &ways{accept: accept, reject: reject}
 	untagged := p.link(ways, p.etherType(), p.layout.netOff, p.tagsInFrame(false))
 	tagged := p.link(ways, p.etherType(), p.layout.netOff, p.tagsInFrame(true))
 	return test(metadata, opJeq, 0, untagged, p.vlan(ways, load{opLdW, adVlanTag}, tagged))
@@ -71,11 +71,22 @@ func (p Prefix) tagsInFrame(metadata bool) int {
 }
 
 // ways are where the paths through a prefix end.
-type ways struct{ accept, reject *block }
+type ways struct {
+	accept, reject *block
+	many           *block // accept, if there is a tree
+}
 
-// after is accept for the leaves of a tree over set: if they are many, they go
-// on as one.
-func (w *ways) after(set []addrRange) *block { return joined(w.accept, set) }
+// after is accept for the leaves of a tree over set, and what comes behind it: if they are
+// many, they go on as one.
+func (w *ways) after(set []addrRange) *block {
+	if len(set) < 2 {
+		return w.accept
+	}
+	if w.many == nil {
+		w.many = joined(w.accept, set)
+	}
+	return w.many
+}
 
 func joined(b *block, set []addrRange) *block {
 	if len(set) < 2 {
@@ -153,29 +164,30 @@ func (p Prefix) ipv6(w *ways, net int) *block {
 
 // hosts is `host J or multicast or broadcast`, as Scope.matchHosts has it.
 func (p Prefix) hosts(w *ways, set, group []addrRange, src, dst, words int) *block {
-	dstSet, last := set, w.reject
+	dstSet, last, accept := set, w.reject, w.after(set)
 	switch {
 	case p.scope.Policy == ClassicHost:
 	case p.layout.mac:
-		last = test(load{opLdB, 0}, opJset, 1, w.accept, w.reject)
+		last = test(load{opLdB, 0}, opJset, 1, accept, w.reject)
 	case p.layout.pktType.op != 0:
-		last = choose(p.layout.pktType.body(), []choice{{pktMulticast, w.accept}, {pktBroadcast, w.accept}}, w.reject)
+		last = choose(p.layout.pktType.body(), []choice{{pktMulticast, accept}, {pktBroadcast, accept}}, w.reject)
 	default:
 		dstSet = mergeRanges(set, group, words)
 	}
 	dstTree := address(dst, words, dstSet, w.after(dstSet), joined(last, dstSet))
-	return address(src, words, set, w.after(set), joined(dstTree, set))
+	return address(src, words, set, accept, joined(dstTree, set))
 }
 
 // arp is `host J or broadcast`, as matchARP has it.
 func (p Prefix) arp(w *ways, net int) *block {
-	broadcast := test(p.layout.pktType, opJeq, pktBroadcast, w.accept, w.reject)
+	accept := w.after(p.v4)
+	broadcast := test(p.layout.pktType, opJeq, pktBroadcast, accept, w.reject)
 	if p.layout.mac {
 		broadcast = test(load{opLdW, 2}, opJeq, 0xffffffff,
-			test(load{opLdH, 0}, opJeq, 0xffff, w.accept, w.reject), w.reject)
+			test(load{opLdH, 0}, opJeq, 0xffff, accept, w.reject), w.reject)
 	}
-	target := address(net+24, 1, p.v4, w.after(p.v4), joined(broadcast, p.v4))
-	return address(net+14, 1, p.v4, w.after(p.v4), joined(target, p.v4))
+	target := address(net+24, 1, p.v4, accept, joined(broadcast, p.v4))
+	return address(net+14, 1, p.v4, accept, joined(target, p.v4))
 }
 
 // test is one load and one jump on what it finds.
