@@ -132,6 +132,9 @@ func (p Prefix) link(w *ways, etherType load, net, tags int) *block {
 	if full {
 		arp := p.arp(w, net)
 		cases = append(cases, choice{etherIPv6, p.ipv6(w, net)}, choice{etherARP, arp}, choice{etherRARP, arp})
+		if len(p.v4) == 0 { // a jail with IPv6 alone
+			cases[0], cases[1] = cases[1], cases[0]
+		}
 	}
 	if tags > 0 && !p.scope.VLANs.None() {
 		inner := p.link(w, load{opLdH, uint32(net + 2)}, net+4, tags-1)

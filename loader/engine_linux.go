@@ -69,10 +69,11 @@ func other(e Engine) Engine {
 	return CBPF
 }
 
-// fewAddresses is up to where a classic program, which compares addresses one
-// by one in a balanced tree, costs a packet less than looking them up in maps.
-// Measured for packets in scope and out: a tree of 100, 48 and 22 ns; maps, 60
-// and 30. Beyond, programs of many sockets no longer fit the CPU's caches.
+// fewAddresses is up to where a classic program, which compares addresses in a
+// balanced tree, costs a packet less than looking them up in maps. Measured for
+// packets in scope and out, in ns: a tree of 16 addresses 3 and 3, of 64, 6 and 15,
+// of 128, 7 and 29; maps 18 and 13, however many are in them. What the tree costs is
+// the jumps that the CPU has not foreseen, where no address is like the one before.
 const fewAddresses = 64
 
 // choose takes the engine that costs least, and says why.
