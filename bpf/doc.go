@@ -17,8 +17,9 @@
 // The parts, in the order in which they work:
 //
 //	scope.go       Scope, Match (the specification) and Expr (the same in pcap's words)
-//	prefix.go      Scope to flow graph; tree.go makes balanced trees of addresses
+//	prefix.go      Scope to flow graph; tree.go makes trees of addresses
 //	live.go        a filter about frames in files, on what a Linux socket shows
+//	headerlen.go   a way of its own for IPv4 headers without options
 //	inject.go      prefix and user filter in one
 //	specialize.go  no test or load whose outcome is known; facts.go is what is known
 //	emit.go        flow graph to program

@@ -6,9 +6,9 @@ import (
 )
 
 // address decides whether the address of so many words at off is in set: a
-// balanced tree of comparisons for each word, so that its cost grows with the
-// logarithm of the number of addresses. A word is loaded only where the words
-// before it have not decided.
+// balanced tree of comparisons for each word, with short chains for leaves, so
+// that its cost grows with the logarithm of the number of addresses. A word is
+// loaded only where the words before it have not decided.
 func address(off, words int, set []addrRange, in, out *block) *block {
 	return addressTree(off, box{words: words}, set, in, out)
 }
