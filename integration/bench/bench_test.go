@@ -86,7 +86,7 @@ func TestEachKindOfFrameIsWhatItIsCalled(t *testing.T) {
 // TestMeasuredMapsRejectWhatTheyHaveCounted: so that it is known that all of the program has run.
 func TestMeasuredMapsRejectWhatTheyHaveCounted(t *testing.T) {
 	lanes := testLanes(t)
-	for _, m := range []match{{false, 10}, {true, 10}} {
+	for _, m := range []match{{addrs: 10}, {ipv6: true, addrs: 10}} {
 		for i, want := range []ebpf.Counters{{Seen: frames, InScope: frames, Matched: frames}, {Seen: frames}, {Seen: frames}} {
 			var counters *cilium.Map
 			c, err := withMaps("", m.scope(), mustCompile(t, userExpr))
@@ -126,7 +126,7 @@ func TestFramesOutOfScopeScatter(t *testing.T) {
 	if err := attachFilter(fd, bpf.Program{{Op: retK, K: bpf.KeepAll}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range []match{{false, 1000}, {true, 1000}} {
+	for _, m := range []match{{addrs: 1000}, {ipv6: true, addrs: 1000}} {
 		scope, frame := m.scope(), m.kinds()[1].frame
 		if err := lanes[0].ns.Do(func() error { _, err := lanes[0].turn(frame); return err }); err != nil {
 			t.Fatal(err)
@@ -172,7 +172,7 @@ func mustCompile(t *testing.T, expr string) bpf.Program {
 func TestTheBenchmarkOfFiltersRuns(t *testing.T) {
 	l := testLab(t)
 	var page bytes.Buffer
-	if err := benchFilters(&page, l, []match{{false, 1}, {false, 5000}, {true, 500}}, 1, 1); err != nil {
+	if err := benchFilters(&page, l, []match{{false, 1, 1}, {false, 5000, 1}, {true, 500, 1}}, 1); err != nil {
 		t.Fatal(err)
 	}
 	hasLines(t, page.String(), "1 | no scope |  | 20", "1 | libpcap |  | 32", "1 | engine cbpf | auto",
@@ -250,6 +250,7 @@ const samplePage = `# Benchmarks
 | ---: | --- | ---: | ---: | ---: |
 | 1 | jailtap | 33 | 26.4 (14) | 8.8 (9) |
 | 1 | libpcap | 32 | 26.7 (12) | 13.2 (11) |
+| 10 | libpcap | 50 | 28.7 (17) | 16.2 [15.0, 17.1] (29) |
 | 1000 | jailtap | 33 | 26.4 (14) | 30.5 (9) |
 | 1000 | libpcap | | | |
 
@@ -300,7 +301,7 @@ func TestFiguresAreDrawnOfThePagesTables(t *testing.T) {
 
 func TestTablesAreReadAsTheyArePrinted(t *testing.T) {
 	tables := tablesOf(samplePage)
-	if len(tables) != 3 || tables[2].caption != "1500 bytes, 1000 frames at 1000/s:" || len(tables[0].rows) != 4 {
+	if len(tables) != 3 || tables[2].caption != "1500 bytes, 1000 frames at 1000/s:" || len(tables[0].rows) != 5 {
 		t.Fatalf("%+v", tables)
 	}
 	if v, err := number(tables[0].rows[1][4]); err != nil || v != 13.2 {

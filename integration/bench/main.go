@@ -70,7 +70,7 @@ type part struct {
 }
 
 var parts = []part{
-	{"filters", func(w io.Writer, l lab, _ string) error { return benchFilters(w, l, matches, setUps, rounds) }},
+	{"filters", func(w io.Writer, l lab, _ string) error { return benchFilters(w, l, matches, rounds) }},
 	{"capture", benchCapture},
 	{"captives", benchCaptives},
 	{"jails", func(w io.Writer, _ lab, jailtap string) error { return benchJails(w, jailtap, jailRounds) }},

@@ -24,7 +24,7 @@ type figure struct {
 }
 
 var figures = []figure{
-	{"filters.svg", "Filters", "Filter, out of scope", func(p *plot.Plot, tables []table) error {
+	{"filters.svg", "Filters", "Filter, out of scope (IPv4)", func(p *plot.Plot, tables []table) error {
 		p.Y.Label.Text = "ns a frame above ret #0"
 		return curves(p, tables[0], "addresses", "filter", "out of scope")
 	}},
@@ -66,6 +66,8 @@ func (f figure) save(tables []table, file string) error {
 	p := plot.New()
 	p.Title.Text = f.title
 	p.Legend.Top, p.Legend.Left = true, true
+	p.Legend.Padding, p.Legend.XOffs, p.Legend.YOffs = vg.Points(3), vg.Points(6), -vg.Points(6) // clear of the axes
+	p.Title.Padding = vg.Points(6)
 	p.Add(plotter.NewGrid())
 	if err := f.draw(p, tables); err != nil {
 		return err
@@ -156,12 +158,27 @@ func curves(p *plot.Plot, t table, x, series, y string) error {
 	}
 	var args []any
 	for _, name := range names {
-		args = append(args, name, points[name])
+		if len(points[name]) > 1 { // one alone is no curve
+			args = append(args, name, points[name])
+		}
 	}
 	p.X.Label.Text = x
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
+	p.X.Tick.Marker, p.Y.Tick.Marker = logTicks{}, logTicks{}
 	return plotutil.AddLinePoints(p, args...)
+}
+
+// logTicks are powers of ten without exponents.
+type logTicks struct{}
+
+func (logTicks) Ticks(min, max float64) []plot.Tick {
+	ticks := plot.LogTicks{Prec: -1}.Ticks(min, max)
+	for i, t := range ticks {
+		if t.Label != "" {
+			ticks[i].Label = strconv.FormatFloat(t.Value, 'f', -1, 64)
+		}
+	}
+	return ticks
 }
 
 // bars draws a group of bars for each table.
@@ -203,6 +220,7 @@ func bars(p *plot.Plot, tables []table, series, y string) error {
 		p.Legend.Add(name, b)
 	}
 	p.NominalX(groups...)
+	p.Y.Max *= 1.4 // room for the legend
 	p.X.Min, p.X.Max = -0.5, float64(len(groups))-0.5
 	return nil
 }
