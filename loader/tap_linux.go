@@ -43,28 +43,27 @@ type conn struct {
 type counts struct{ received, dropped uint64 }
 
 // setUp does everything in the one order in which no frame can come in before
-// the filter is there: socket (see start), ring, attach, bind. The socket has protocol 0:
+// the filter is there: socket (see start), attach, ring, bind. The socket has protocol 0:
 // nothing comes in until it is bound. With any other, packets would come in from the
 // beginning, and would stay in the queue when a filter is attached (packet(7);
 // packet_create in net/packet/af_packet.c).
 func (t *Tap) setUp(cfg Config) (err error) {
-	// The ring comes before the bind: else packets would wait in the socket's
-	// ordinary queue, and the kernel would take the socket off the interface
-	// and put it back to exchange one for the other. It comes first, since the time
-	// after which the kernel hands a block over begins with it.
-	if t.ring, err = requestRing(t.fd, cfg.RingBytes, cfg.Immediate); err != nil {
+	// The filter is there before anything that it could be too late for.
+	if err = t.attach(cfg); err != nil {
 		return err
 	}
 
-	// The filter is there before anything that it could be too late for, the bind.
-	if err = t.attach(cfg); err != nil {
+	// The ring comes before the bind: else packets would wait in the socket's
+	// ordinary queue, and the kernel would take the socket off the interface
+	// and put it back to exchange one for the other.
+	if t.ring, err = requestRing(t.fd, cfg.RingBytes, cfg.Immediate); err != nil {
 		return err
 	}
 	if err = t.ask(cfg); err != nil {
 		return err
 	}
 
-	// From here on packets come in, and wait in the ring.
+	// From here on packets come in, and wait in the ring until it is mapped.
 	if err = t.bind(); err != nil {
 		return err
 	}

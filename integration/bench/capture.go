@@ -149,7 +149,7 @@ func memoryDir() string {
 }
 
 // captureScope is what is captured: one address, which the frames are from.
-func captureScope() bpf.Scope { return match{addrs: 1}.scope() }
+func captureScope() bpf.Scope { return bpf.Scope{Addrs: []netip.Prefix{single(match{}.jailAddr())}} }
 
 const captureExpr = "udp"
 

@@ -298,8 +298,8 @@ func compareRounds(took, nobody, one []time.Duration) (above time.Duration, rati
 	return median(aboves), median(ratios)
 }
 
-// us is so many times a thousandth of a nanosecond in microseconds.
 // picoseconds is the unit of times a frame, as a nanosecond is too coarse.
 const picoseconds = 1000
 
+// us is so many times a thousandth of a nanosecond in microseconds.
 func us(d time.Duration) float64 { return float64(d) / picoseconds / 1000 }
