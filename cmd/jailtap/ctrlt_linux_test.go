@@ -94,13 +94,14 @@ func TestACaptureLeavesATerminalOfOthersAlone(t *testing.T) {
 	c.ends(0)
 
 	// And from a pager it would take keys.
-	c = captureOn(t, here, "exec 3<&0; $capture <&3 & read line; stty -icanon -echo; echo ready; dd bs=1 count=3 2>/dev/null; kill $!; wait; stty icanon echo")
+	c = captureOn(t, here, "exec 3<&0; $capture <&3 & read line; stty -icanon -echo min 0 time 2; echo quiet; cat >/dev/null; stty min 1 time 0; echo ready; dd bs=1 count=3 2>/dev/null; kill $!; wait; stty icanon echo")
 	c.hears()
 	c.shows("; engine ")
-	for !strings.Contains(c.screen.String(), "ready") { // one line is the shell's
+	for !strings.Contains(c.screen.String(), "quiet") { // one line is the shell's
 		c.press("\r")
 		time.Sleep(20 * time.Millisecond)
 	}
+	c.shows("ready") // cat has read those that were too many, until for 0.2 s there was none
 	for _, key := range []string{"x", "\x14", "y"} {
 		c.press(key)
 	}
