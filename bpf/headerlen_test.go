@@ -22,20 +22,27 @@ func optionsFrame(proto byte, words int, source netip.Addr) []byte {
 	return append(frame, 0, 80, 0, 80, 0, 0, 0, 0, 0x12, 0x34, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0)
 }
 
+// behindScope is a filter as it is, and behind a scope on live frames.
+func behindScope(t *testing.T, scope bpf.Scope, expr string) (user, p bpf.Program) {
+	t.Helper()
+	user, err := pcapexpr.Compile(expr, bpf.Ethernet, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err = bpf.Compile(scope, bpf.View{LinkType: bpf.Ethernet, Live: true}, bpf.Linux, user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return user, p
+}
+
 // TestHeadersWithoutOptionsAreJudgedAsThoseWithAre: wherever the frame ends.
 func TestHeadersWithoutOptionsAreJudgedAsThoseWithAre(t *testing.T) {
 	jail, other := netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("10.0.0.6")
 	scope := bpf.Scope{Addrs: []netip.Prefix{netip.PrefixFrom(jail, 32)}}
 	kept := 0
 	for _, expr := range behindOptions {
-		user, err := pcapexpr.Compile(expr, bpf.Ethernet, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := bpf.Compile(scope, bpf.View{LinkType: bpf.Ethernet, Live: true}, bpf.Linux, user)
-		if err != nil {
-			t.Fatal(err)
-		}
+		user, p := behindScope(t, scope, expr)
 		for words := range 11 {
 			for _, proto := range []byte{6, 17} {
 				for _, source := range []netip.Addr{jail, other} {
@@ -67,14 +74,7 @@ func TestBehindAHeaderWithoutOptionsNoPlaceIsComputed(t *testing.T) {
 	scope := bpf.Scope{Addrs: []netip.Prefix{netip.PrefixFrom(jail, 32)}}
 	const indexed, computed = 0x40, 12345 // BPF_IND of linux/bpf_common.h
 	for _, expr := range behindOptions {
-		user, err := pcapexpr.Compile(expr, bpf.Ethernet, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := bpf.Compile(scope, bpf.View{LinkType: bpf.Ethernet, Live: true}, bpf.Linux, user)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, p := behindScope(t, scope, expr)
 		marked := slices.Clone(p)
 		for i, ins := range marked {
 			if ins.Op&7 == 0 && ins.Op&0xe0 == indexed {

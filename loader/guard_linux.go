@@ -149,8 +149,9 @@ func (g *guards) keepSlot(c *captive) error {
 	if c.pinned {
 		return nil
 	}
-	c.pinned = true
-	return c.slot.Pin(g.pinOfSlot(c.cookie))
+	err := c.slot.Pin(g.pinOfSlot(c.cookie))
+	c.pinned = err == nil
+	return err
 }
 
 func (g *guards) pinOfSlot(cookie uint64) string {
