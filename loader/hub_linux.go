@@ -153,7 +153,7 @@ func (h *hub) make(ns Namespace, l link) error {
 func hasError(fd int) bool {
 	fds := []unix.PollFd{{Fd: int32(fd)}}
 	_, err := unix.Poll(fds, 0)
-	return err != nil || fds[0].Revents&unix.POLLERR != 0
+	return err != nil && err != unix.EINTR || fds[0].Revents&unix.POLLERR != 0 // EINTR: there was nothing
 }
 
 // maps are the hub's, in the order in which entries name them.

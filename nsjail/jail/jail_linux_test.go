@@ -5,10 +5,13 @@ package jail
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,5 +102,36 @@ func TestUsersAreThoseOfTheJail(t *testing.T) {
 	}
 	if _, _, _, err := j.LookupUser("web"); err == nil || !strings.Contains(err.Error(), "unknown user") {
 		t.Errorf("a link led out: %v", err)
+	}
+}
+
+func TestAProcessIsWaitedForThroughSignals(t *testing.T) {
+	child := exec.Command("sleep", "0.3")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := child.Process.Pid
+	p, err := identify(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	thread, waited := make(chan int), make(chan bool)
+	go func() {
+		runtime.LockOSThread()
+		thread <- unix.Gettid()
+		p.awaitEnd()
+		close(waited)
+	}()
+	for tid := <-thread; ; time.Sleep(time.Millisecond) {
+		select {
+		case <-waited:
+			if err := unix.Kill(pid, 0); err != unix.ESRCH {
+				t.Errorf("the process is there: %v", err)
+				child.Wait()
+			}
+			return
+		default:
+			unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+		}
 	}
 }

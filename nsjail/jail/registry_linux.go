@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -190,7 +191,18 @@ func (p process) awaitEnd() {
 	if now, err := identify(p.PID); err != nil || now != p {
 		return
 	}
-	const most = 10_000 // ms; who lasts longer is what removeCgroup complains of
-	unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, most)
+	const most = 10 * time.Second // who lasts longer is what removeCgroup complains of
+	pollThrough(fd, most)
 	unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil)
+}
+
+// pollThrough waits until a descriptor is readable, also through signals, which end a
+// poll(2) each time: those of Go's scheduler come often.
+func pollThrough(fd int, most time.Duration) {
+	for end := time.Now().Add(most); ; {
+		left := max(time.Until(end), 0)
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds())); err != unix.EINTR {
+			return
+		}
+	}
 }

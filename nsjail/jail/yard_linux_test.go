@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -161,8 +162,8 @@ func gone(pid int) bool {
 		return true
 	}
 	defer unix.Close(fd)
-	n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
-	return n == 1
+	pollThrough(fd, 5*time.Second)
+	return ended(fd)
 }
 
 func mkfifo(path string) error { return unix.Mkfifo(path, 0o666) }
