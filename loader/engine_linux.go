@@ -37,10 +37,11 @@ var engines = map[Engine]func(fd int, p plan) (filter, error){CBPF: attachCBPF, 
 
 // attach puts the scope and the user's program on the socket.
 func (t *Tap) attach(cfg Config) error {
-	p, err := t.plan(cfg)
+	p, err := t.planFor(cfg)
 	if err != nil {
 		return err
 	}
+	t.plan = p
 	first, why := choose(cfg)
 	if first == "" {
 		return fmt.Errorf("unknown engine %q: known are %s, %s, %s", cfg.Engine, Auto, CBPF, EBPF)
@@ -94,10 +95,10 @@ func choose(cfg Config) (Engine, string) {
 	return CBPF, fmt.Sprintf("few fixed addresses: %d", n)
 }
 
-// plan gets the user's program and decides where it runs: in the kernel, behind
+// planFor gets the user's program and decides where it runs: in the kernel, behind
 // the scope, or if it looks at what live frames do not have, here, on the
 // complete frames that the scope in the kernel has let through.
-func (t *Tap) plan(cfg Config) (plan, error) {
+func (t *Tap) planFor(cfg Config) (plan, error) {
 	p := plan{
 		view:     bpf.View{LinkType: t.link.typ, Live: true},
 		scope:    cfg.Scope,

@@ -16,6 +16,7 @@
 
 #define MEMBERS 4096 /* at an interface; keep in sync with hub_linux.go */
 #define SHARERS 8    /* of an address; keep in sync with hub_linux.go */
+#define OWN_SOCKETS 2 /* that captures have; keep in sync with roster_linux.go */
 #define WORDS (MEMBERS / 64)
 
 /* EtherTypes (IEEE 802 numbers). */
@@ -33,6 +34,8 @@ enum {
 	RECEIVED_ONLY = 1, /* nothing that this host sends */
 	GROUP_IPV4 = 2,    /* IPv4 frames to many are in scope */
 	GROUP_FULL = 4,    /* IPv6 frames to many are, and ARP and RARP frames to all */
+	CLOSED = 8,        /* nothing yet, whatever else is here */
+	MOVES = 4,         /* from this bit on: 1 more than the place of its own socket; 0: it has none */
 };
 
 /* Captures that share something: an address in their scopes, for instance. */
@@ -124,6 +127,15 @@ struct {
 	__type(key, __u32); /* kind * WORDS + number / 64 */
 	__type(value, __u64);
 } many SEC(".maps");
+
+/* By the place of a capture's own socket: whether its frames on this CPU are the hub's,
+ * and no longer that socket's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, OWN_SOCKETS);
+	__type(key, __u32);
+	__type(value, __u64);
+} moved SEC(".maps");
 
 struct about {
 	__u32 limit;    /* numbers of captures are below this one */
@@ -255,6 +267,24 @@ static __always_inline int unwanted(__u32 outgoing, __u32 wants)
 	return outgoing && (wants & RECEIVED_ONLY);
 }
 
+/* opened reports whether a capture gets frames yet. If it comes from a socket of its own
+ * this is the moment in which it moves, on this CPU: that socket is asked next about the
+ * same frame, nothing comes in between, and it leaves the frame to the hub. */
+static __always_inline int opened(__u32 wants)
+{
+	__u32 place = wants >> MOVES;
+	__u64 *mine;
+
+	if (wants & CLOSED)
+		return 0;
+	if (place--) {
+		mine = bpf_map_lookup_elem(&moved, &place);
+		if (mine)
+			*mine = 1;
+	}
+	return 1;
+}
+
 static __always_inline int among(const struct sharers *s, __u32 id)
 {
 	int found = 0;
@@ -282,7 +312,7 @@ __noinline int deliver(struct __sk_buff *skb, const struct sharers *to, const st
 			continue;
 		id--;
 		want = bpf_map_lookup_elem(&wants, &id);
-		if (!want || unwanted(outgoing, *want) || (is & *want))
+		if (!want || unwanted(outgoing, *want) || (is & *want) || !opened(*want))
 			continue;
 		verdict = ask(skb, id);
 		if (verdict)
@@ -301,7 +331,7 @@ static long one(__u32 bit, struct frame *f)
 	if (f->watchers && among(f->watchers, id + 1))
 		return 0;
 	want = bpf_map_lookup_elem(&wants, &id);
-	if (want && (*want & f->is) && !unwanted(f->outgoing, *want))
+	if (want && (*want & f->is) && !unwanted(f->outgoing, *want) && opened(*want))
 		put(f->skb, id, -1, 1);
 	return 0;
 }

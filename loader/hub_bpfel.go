@@ -43,6 +43,7 @@ const (
 	hubMapCounts   = "counts"
 	hubMapHubs     = "hubs"
 	hubMapMany     = "many"
+	hubMapMoved    = "moved"
 	hubMapOwners4  = "owners4"
 	hubMapOwners6  = "owners6"
 	hubMapRings    = "rings"
@@ -105,6 +106,7 @@ type hubMapSpecs struct {
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
 	Hubs     *ebpf.MapSpec `ebpf:"hubs"`
 	Many     *ebpf.MapSpec `ebpf:"many"`
+	Moved    *ebpf.MapSpec `ebpf:"moved"`
 	Owners4  *ebpf.MapSpec `ebpf:"owners4"`
 	Owners6  *ebpf.MapSpec `ebpf:"owners6"`
 	Rings    *ebpf.MapSpec `ebpf:"rings"`
@@ -143,6 +145,7 @@ type hubMaps struct {
 	Counts   *ebpf.Map `ebpf:"counts"`
 	Hubs     *ebpf.Map `ebpf:"hubs"`
 	Many     *ebpf.Map `ebpf:"many"`
+	Moved    *ebpf.Map `ebpf:"moved"`
 	Owners4  *ebpf.Map `ebpf:"owners4"`
 	Owners6  *ebpf.Map `ebpf:"owners6"`
 	Rings    *ebpf.Map `ebpf:"rings"`
@@ -157,6 +160,7 @@ func (m *hubMaps) Close() error {
 		m.Counts,
 		m.Hubs,
 		m.Many,
+		m.Moved,
 		m.Owners4,
 		m.Owners6,
 		m.Rings,

@@ -31,14 +31,17 @@ const (
 	wantsReceivedOnly = 1 << iota
 	wantsGroupIPv4
 	wantsGroupFull
+	wantsNothingYet
+
+	wantsMoves = 4 // the bit from which on there is the place of its own socket, and 1
 )
 
 // errHubFull is about a hub that has no room for a capture.
 var errHubFull = errors.New("the hub is full")
 
-// openHub takes a place in the hub of an interface, which it makes if there is none. fd is
-// some socket of the interface's namespace.
-func openHub(ns Namespace, fd int, l link) (*hub, error) {
+// openHub takes a place in the hub of an interface, which make makes if there is none. fd
+// is some socket of the interface's namespace.
+func openHub(fd int, l link, make func(*hub) error) (*hub, error) {
 	r, err := openRoster(fd, l)
 	if err != nil {
 		return nil, err
@@ -46,7 +49,7 @@ func openHub(ns Namespace, fd int, l link) (*hub, error) {
 	h := &hub{roster: r, socket: -1}
 	err = h.takeOver()
 	if errors.Is(err, errNoHub) {
-		err = h.make(ns, l)
+		err = make(h)
 	}
 	if err == nil {
 		err = h.claim()
@@ -158,10 +161,10 @@ func hasError(fd int) bool {
 
 // maps are the hub's, in the order in which entries name them.
 func (m *hubMaps) maps() [numHubMaps]**cilium.Map {
-	return [...]**cilium.Map{&m.Owners4, &m.Owners6, &m.Watchers, &m.Scopes, &m.Rings, &m.Wants, &m.Many, &m.Counts, &m.Hubs, &m.Seen}
+	return [...]**cilium.Map{&m.Owners4, &m.Owners6, &m.Watchers, &m.Scopes, &m.Rings, &m.Wants, &m.Many, &m.Counts, &m.Hubs, &m.Seen, &m.Moved}
 }
 
-const numHubMaps = 10
+const numHubMaps = 11
 
 // claim takes a number for a capture and publishes it, and takes away what those that
 // were killed have left behind.
@@ -185,7 +188,7 @@ func (h *hub) claim() error {
 		return err
 	}
 	about.Limit = max(about.Limit, h.id+1)
-	return errors.Join(h.Counts.Put(h.id, hubCount{}), h.Hubs.Put(uint32(0), about))
+	return errors.Join(h.Counts.Put(h.id, hubCount{}), h.Wants.Put(h.id, uint32(wantsNothingYet)), h.Hubs.Put(uint32(0), about))
 }
 
 // publish says where others find the hub.

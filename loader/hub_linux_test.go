@@ -524,8 +524,8 @@ func TestTheThirdCaptureAtAnInterfaceSharesAHub(t *testing.T) {
 		}
 	}
 	first.Close()
-	if again := l.open(t, Config{Scope: scopeOf(1)}); again.shared != nil {
-		t.Errorf("the second one of two: %s", again.Reason())
+	if again := l.open(t, Config{Scope: scopeOf(1)}); again.shared == nil {
+		t.Errorf("one that comes when there is a hub: %s", again.Reason())
 	}
 }
 

@@ -48,7 +48,7 @@ func start(cfg Config) (*Tap, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tap{link: l, conn: conn{fd: fd, unscoped: cfg.NoScope}}, nil
+	return &Tap{link: l, conn: conn{fd: fd, unscoped: cfg.NoScope, asked: cfg}}, nil
 }
 
 func (t *Tap) setUpOrClose(setUp func(*Tap, Config) error, cfg Config) error {
@@ -69,9 +69,9 @@ func (t *Tap) enroll(cfg Config) (share bool) {
 	if err != nil { // then it is not one of those that are counted
 		return false
 	}
-	if r.takeOwn() {
+	if !r.hasHub() && r.takeOwn() {
+		t.watchForHub(r)
 		r.unlock()
-		t.own = r
 		return false
 	}
 	r.leave()
@@ -122,23 +122,33 @@ func (t *Tap) setUpShared(cfg Config) (err error) {
 	if err = shareable(cfg, t.link); err != nil {
 		return err
 	}
-	p, err := t.plan(cfg)
+	p, err := t.planFor(cfg)
 	if err != nil {
 		return err
 	}
+	s, err := t.seatIn(cfg, p, func(h *hub) error { return h.make(cfg.Namespace, t.link) })
+	if err != nil {
+		return err
+	}
+	t.shared = s
+	t.seat.Store(s)
+	return t.takeSeat(cfg, p)
+}
+
+// seatIn is a place in the hub, which make makes if there is none.
+func (t *Tap) seatIn(cfg Config, p plan, make func(*hub) error) (*seat, error) {
 	program := p.user
 	if t.frames.program != nil { // that has it
 		program = nil
 	}
-	if err = sharedProgram(program); err != nil {
-		return err
+	if err := sharedProgram(program); err != nil {
+		return nil, err
 	}
-	h, err := openHub(cfg.Namespace, t.fd, t.link)
+	h, err := openHub(t.fd, t.link, make)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	t.shared = &seat{hub: h, wants: wantsOf(cfg), grouped: grouped{ifindex: t.link.index, program: program}}
-	return t.takeSeat(cfg, p)
+	return &seat{hub: h, wants: wantsOf(cfg), immediate: cfg.Immediate, grouped: grouped{ifindex: t.link.index, program: program}}, nil
 }
 
 func wantsOf(cfg Config) (wants uint32) {
@@ -171,29 +181,46 @@ type seat struct {
 // it the interface is promiscuous, or asked about.
 func (t *Tap) takeSeat(cfg Config, p plan) (err error) {
 	s := t.shared
-	s.immediate = cfg.Immediate
-	if err = s.makeRing(cfg.RingBytes); err != nil {
+	f, err := s.fill(t.fd, cfg.RingBytes, p)
+	if err != nil {
 		return err
 	}
-	f := &sharedFilter{seat: s, maps: withMaps{plan: p, addrs: &addrSet{}, put: s.putScope}}
-	if err = f.maps.install(t.fd, p.scope); err != nil {
-		f.close()
-		return err
-	}
-	t.filter, t.engine, t.reason = f, EBPF, "it shares the interface's hub"
+	t.filter = f
+	t.is(EBPF, inHub)
 	if err = t.ask(cfg); err != nil {
 		return err
 	}
 	if err = t.openPoll(); err != nil {
 		return err
 	}
-	t.fds[0].Fd = int32(s.socket) // whose error says that the interface is down
-	t.fds = append(t.fds, unix.PollFd{Fd: int32(s.reader.wakes), Events: unix.POLLIN})
+	t.pollSeat()
 	if s.before, err = s.looked(); err != nil {
 		return err
 	}
 	// From here on packets come in.
 	return f.show(p.scope)
+}
+
+const inHub = "it shares the interface's hub"
+
+// fill makes what the seat has of its own: the ring, and the scope's program with its maps.
+func (s *seat) fill(fd, ringBytes int, p plan) (*sharedFilter, error) {
+	if err := s.makeRing(ringBytes); err != nil {
+		return nil, err
+	}
+	f := &sharedFilter{seat: s, maps: withMaps{plan: p, addrs: &addrSet{}, put: s.putScope}}
+	if err := f.maps.install(fd, p.scope); err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// pollSeat makes a wait one for what the hub gives.
+func (t *Tap) pollSeat() {
+	const pollsSocket, pollsWake = 0, 1
+	t.fds = append(t.fds[:pollsWake+1:pollsWake+1], unix.PollFd{Fd: int32(t.shared.reader.wakes), Events: unix.POLLIN})
+	t.fds[pollsSocket].Fd = int32(t.shared.socket) // whose error says that the interface is down
 }
 
 // putScope makes p the program that says what of a frame the capture may have.

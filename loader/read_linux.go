@@ -73,6 +73,9 @@ func (t *Tap) readRing(ctx context.Context, handle func(Packets) error) error {
 			t.take()
 			continue
 		}
+		if t.enterSeat() {
+			continue
+		}
 		if e.near && time.Now().After(e.instant) {
 			return e.err
 		}
@@ -104,7 +107,7 @@ func (t *Tap) ready() bool {
 // taken is how many records have been read, ever.
 func (t *Tap) taken() uint64 {
 	if t.shared != nil {
-		return t.shared.reader.taken
+		return t.ring.taken + t.shared.reader.taken
 	}
 	return t.ring.taken
 }
@@ -170,8 +173,12 @@ func (t *Tap) wait(near bool) error {
 	if fds[0].Revents&unix.POLLERR != 0 {
 		return t.socketError()
 	}
-	if !near && t.shared != nil && fds[1].Revents == 0 {
+	switch {
+	case near:
+	case t.shared != nil && fds[1].Revents == 0:
 		t.shared.gather(fds[1:])
+	case t.shared == nil && len(fds) > 2 && fds[2].Revents != 0:
+		t.moveSoon()
 	}
 	return nil
 }

@@ -30,10 +30,10 @@ const (
 
 	// hubVersion changes when the places, programs and maps of different builds do not
 	// go together.
-	hubVersion = 3
+	hubVersion = 4
 
 	// ownSockets is how many captures at an interface have sockets of their own before
-	// others share a hub, which costs these, and if it has one capture everybody, more.
+	// others share a hub, which costs these more. Then they move into it.
 	ownSockets = 2
 
 	hubMembers = 4096 // MEMBERS of hub.bpf.c
@@ -138,6 +138,9 @@ func (r *roster) takeOwn() bool {
 	}
 	return false
 }
+
+// hasHub reports whether there are captures that share a hub.
+func (r *roster) hasHub() bool { return r.held(0, firstOwn) }
 
 // alive reports whether member id of the hub is another capture that lives.
 func (r *roster) alive(id uint32) bool { return r.held(int64(id)*entryLen, 1) }

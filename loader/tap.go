@@ -8,6 +8,7 @@ package loader
 
 import (
 	"context"
+	"sync"
 
 	"jailtap/bpf"
 	"jailtap/internal/captured"
@@ -30,8 +31,8 @@ type Hub string
 const (
 	// HubAuto, also "", shares it from the third capture at an interface on, if nothing
 	// was asked for that keeps it from sharing: an engine, or networks or VLANs in the
-	// scope. Where it cannot, for lack of CAP_BPF for instance, the capture has a socket
-	// of its own.
+	// scope. The first two move into it when they are being read. Where one cannot, for
+	// lack of CAP_BPF for instance, it has a socket of its own.
 	HubAuto Hub = "auto"
 	// HubAlways shares it from the first capture on. Where that cannot be, the capture has
 	// a socket of its own, and Tap.Reason says why.
@@ -90,10 +91,12 @@ type Config struct {
 // A Tap is an open capture. Its methods may be called from several goroutines at
 // once; of Reads, one runs at a time.
 type Tap struct {
-	link   link
+	link link
+	conn // the system's part
+
+	naming sync.Mutex // guards the rest, which changes if the capture moves into a hub
 	engine Engine
 	reason string
-	conn   // the system's part
 }
 
 // A link is an interface as it was when the capture was opened.
@@ -139,11 +142,27 @@ func (t *Tap) Interface() string { return t.link.name }
 // Ifindex is the interface's number in its namespace; 0 for Any.
 func (t *Tap) Ifindex() int { return t.link.index }
 
-// Engine is what enforces the scope, never Auto.
-func (t *Tap) Engine() Engine { return t.engine }
+// Engine is what enforces the scope, never Auto. It becomes EBPF when a capture moves into
+// the interface's hub.
+func (t *Tap) Engine() Engine {
+	t.naming.Lock()
+	defer t.naming.Unlock()
+	return t.engine
+}
 
 // Reason says why it is that engine.
-func (t *Tap) Reason() string { return t.reason }
+func (t *Tap) Reason() string {
+	t.naming.Lock()
+	defer t.naming.Unlock()
+	return t.reason
+}
+
+// is says what enforces the scope, and why.
+func (t *Tap) is(e Engine, reason string) {
+	t.naming.Lock()
+	defer t.naming.Unlock()
+	t.engine, t.reason = e, reason
+}
 
 // Read calls handle with every packet. It returns
 //   - nil when ctx ends, after all packets that had arrived by then;

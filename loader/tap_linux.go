@@ -30,13 +30,22 @@ type conn struct {
 	counting sync.Mutex // guards total
 	total    counts
 
-	mu       sync.Mutex // guards the rest
-	fd       int        // of the socket; -1: closed
-	filter   filter
-	unscoped bool
-	final    Stats   // those at close
-	own      *roster // in which it is one of the first at the interface; nil: it is not
-	shared   *seat   // in the interface's hub; then the ring is there. nil: none
+	mu        sync.Mutex // guards the rest
+	fd        int        // of the socket; -1: closed
+	filter    filter
+	unscoped  bool
+	scopeless bool    // the last setScope has failed
+	final     Stats   // those at close
+	asked     Config  // with the scope as it is now
+	plan      plan    // with that of the beginning
+	own       *roster // in which it is one of the first at the interface; nil: it is not
+
+	// seat is the capture's place in the interface's hub; nil: it has none. shared is the
+	// same when that is what is read, and not what is left in a ring of its own: whoever
+	// changes it has mu, counting and reading.
+	seat   atomic.Pointer[seat]
+	shared *seat
+	watch  *os.File // an inotify(7) that says when there is a hub; nil: that is not waited for
 }
 
 // counts are those of PACKET_STATISTICS, which begins anew whenever it is read.
@@ -81,6 +90,9 @@ func (t *Tap) openPoll() error {
 	}
 	t.wake = os.NewFile(uintptr(fd), "eventfd")
 	t.fds = []unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(fd), Events: unix.POLLIN}}
+	if t.watch != nil {
+		t.fds = append(t.fds, unix.PollFd{Fd: int32(t.watch.Fd()), Events: unix.POLLIN})
+	}
 	return nil
 }
 
@@ -150,6 +162,7 @@ func (t *Tap) setScope(s bpf.Scope) error {
 		return errUnscoped
 	}
 	err := t.filter.setScope(t.fd, s)
+	t.asked.Scope, t.scopeless = s, err != nil
 	if errors.Is(err, errStillOpen) { // the old scope may be the wider one
 		t.broken.Store(true)
 	}
@@ -170,8 +183,8 @@ func (t *Tap) tally() (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	if t.shared != nil {
-		total.received -= t.shared.rejected.Load()
+	if seat := t.seat.Load(); seat != nil {
+		total.received -= seat.rejected.Load()
 	}
 	s := Stats{Received: total.received, Dropped: total.dropped}
 	if err := t.filter.count(&s); err != nil {
@@ -183,14 +196,26 @@ func (t *Tap) tally() (Stats, error) {
 	return s, nil
 }
 
-// count adds to the total what the kernel has counted since the last time, in
-// 32 bits. It does not wait for a setScope that is under way.
+// count is what has come so far, by the own socket and from the hub. It does not wait for
+// a setScope that is under way.
 func (t *Tap) count() (counts, error) {
+	total, err := t.countRing()
+	if seat := t.seat.Load(); seat != nil && err == nil {
+		var got hubCount
+		got, err = seat.got()
+		total.received += got.Received
+		total.dropped += got.Dropped
+	}
+	return total, err
+}
+
+// countRing adds to the total what the kernel has counted for the own socket since the last
+// time, in 32 bits.
+func (t *Tap) countRing() (counts, error) {
 	t.counting.Lock()
 	defer t.counting.Unlock()
-	if t.shared != nil {
-		got, err := t.shared.got()
-		return counts{got.Received, got.Dropped}, err
+	if t.shared != nil { // it has got all that it will
+		return t.total, nil
 	}
 	s, err := unix.GetsockoptTpacketStatsV3(t.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
@@ -201,9 +226,15 @@ func (t *Tap) count() (counts, error) {
 	return t.total, nil
 }
 
-// arrived is how many frames have been put into the ring so far.
+// arrived is how many frames have been put into the rings so far.
 func (t *Tap) arrived() uint64 {
 	total, _ := t.count() // if it fails, what is known must do
+	return total.received - total.dropped
+}
+
+// arrivedInRing is arrived for the own ring.
+func (t *Tap) arrivedInRing() uint64 {
+	total, _ := t.countRing()
 	return total.received - total.dropped
 }
 
@@ -235,10 +266,10 @@ func (t *Tap) leave() (err error) {
 		err = t.own.close()
 		t.own = nil
 	}
-	if t.shared != nil && t.fd >= 0 {
-		err = errors.Join(err, t.shared.close())
+	if seat := t.seat.Load(); seat != nil && t.fd >= 0 {
+		err = errors.Join(err, seat.close())
 	}
-	return err
+	return errors.Join(err, t.endWatch())
 }
 
 // wakeUp ends a wait.

@@ -97,7 +97,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	fs.StringVarP(&f.readFile, "read", "r", "", "read the packets of a capture `FILE|-` instead; needs no privilege")
 	fs.StringVar(&f.engine, "engine", string(loader.Auto), "what enforces the scope in the kernel, `auto|cbpf|ebpf`")
 	fs.StringVar(&f.direction, "direction", string(loader.InOut), "packets received, sent, or both, `in|out|inout`")
-	fs.StringVar(&f.hub, "hub", string(loader.HubAuto), "share one program with the interface's other captures, `auto|always|never`; auto: from the third on")
+	fs.StringVar(&f.hub, "hub", string(loader.HubAuto), "share one program with the interface's other captures, `auto|always|never`; auto: with three or more")
 	fs.BoolVar(&f.immediate, "immediate", false, "show packets at once, for more CPU time")
 	fs.IntVarP(&f.ringKiB, "buffer-size", "B", 0, "make the ring `KiB` large (0: 2048)")
 	fs.StringVar(&f.broker, "broker", broker.DefaultSocket, "ask the broker at `PATH`; given, whatever the privileges")

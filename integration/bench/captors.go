@@ -68,7 +68,7 @@ func startCaptors(cfg captorsConfig) (*captors, error) {
 func (c *captors) close() error { return errors.Join(c.stdin.Close(), c.cmd.Wait()) }
 
 // runCaptors opens captures, says so by a line, and closes them when stdin ends. The
-// very first of them is read.
+// very first of them is read, and those that move into a hub when they are.
 func runCaptors(config string) error {
 	var cfg captorsConfig
 	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
@@ -92,8 +92,10 @@ func runCaptors(config string) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if cfg.First == 0 {
-		go taps[0].ReadBatches(context.Background(), func(loader.Packets) error { return nil })
+	for i, tap := range taps {
+		if mayMove := cfg.Hub == loader.HubAuto && tap.Engine() != loader.EBPF; mayMove || cfg.First+i == 0 {
+			go tap.ReadBatches(context.Background(), func(loader.Packets) error { return nil })
+		}
 	}
 	fmt.Println("ready")
 	_, err := io.Copy(io.Discard, os.Stdin)

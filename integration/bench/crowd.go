@@ -22,8 +22,9 @@ import (
 )
 
 const (
-	crowdRounds = 15
-	crowdFrames = 400 // in a turn
+	crowdRounds = 101
+	crowdFrames = 200 // in a turn
+	crowdWarmUp = 100 // frames before them, since the crowd before has had the caches
 	crowdRing   = 128 << 10
 )
 
@@ -71,20 +72,32 @@ var foreignA, foreignB = netip.MustParseAddrPort("192.0.2.1:1000"), netip.MustPa
 // member is the address of a capture.
 func member(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}) }
 
-// benchCrowds prints what packets cost while many capture.
+// benchCrowds prints what packets cost while many capture. Each design is measured in turns
+// with nobody, and without the others: where a thousand sockets of their own run
+// their programs the frames of all slow down for as long as those are there.
 func benchCrowds(w io.Writer, l lab, sizes []int, rounds int) error {
-	crowds, err := newCrowds(l, sizes)
-	defer func() {
-		for _, c := range crowds {
-			c.leave()
+	printCrowdsHead(w, rounds)
+	for i, d := range designs {
+		crowds, err := newCrowds(l, fmt.Sprint("crowd", i, "-"), d, sizes)
+		if err == nil {
+			err = timeCrowds(crowds, rounds)
 		}
-	}()
-	if err != nil {
-		return err
+		for _, c := range crowds {
+			err = errors.Join(err, c.leave())
+		}
+		if err != nil {
+			return err
+		}
+		printCrowds(w, crowds)
 	}
-	for range rounds {
+	return nil
+}
+
+func timeCrowds(crowds []*crowd, rounds int) error {
+	for round := range rounds {
 		for _, kind := range crowdKinds {
-			for _, c := range crowds {
+			for i := range crowds {
+				c := crowds[(i+round)%len(crowds)] // none always comes behind the same one
 				send := c.out
 				if kind.received {
 					send = c.in
@@ -97,33 +110,23 @@ func benchCrowds(w io.Writer, l lab, sizes []int, rounds int) error {
 			}
 		}
 	}
-	printCrowds(w, crowds, rounds)
 	return nil
 }
 
-// newCrowds makes one crowd of nobody, first, and one of each design and size. It
-// returns those that it has made also with an error.
-func newCrowds(l lab, sizes []int) ([]*crowd, error) {
+// newCrowds makes one crowd of nobody, first, and one of each size. It returns those that
+// it has made also with an error.
+func newCrowds(l lab, ifnames string, d design, sizes []int) (crowds []*crowd, err error) {
 	nobody := design{"nobody", func(lab, string, int) (func() error, error) { return func() error { return nil }, nil }}
-	var crowds []*crowd
-	add := func(d design, n int) error {
-		c := &crowd{design: d.name, n: n, took: map[string][]time.Duration{}}
-		err := c.gather(l, fmt.Sprint("crowd", len(crowds)), d)
-		if err != nil {
-			return fmt.Errorf("%s, %d captures: %w", d.name, n, err)
+	for _, n := range append([]int{0}, sizes...) {
+		of := d
+		if n == 0 {
+			of = nobody
+		}
+		c := &crowd{design: of.name, n: n, took: map[string][]time.Duration{}}
+		if err := c.gather(l, fmt.Sprint(ifnames, len(crowds)), of); err != nil {
+			return crowds, fmt.Errorf("%s, %d captures: %w", of.name, n, err)
 		}
 		crowds = append(crowds, c)
-		return nil
-	}
-	if err := add(nobody, 0); err != nil {
-		return crowds, err
-	}
-	for _, d := range designs {
-		for _, n := range sizes {
-			if err := add(d, n); err != nil {
-				return crowds, err
-			}
-		}
 	}
 	return crowds, nil
 }
@@ -153,6 +156,9 @@ func (c *crowd) leave() error {
 func timeFrames(send *sender, frame []byte) (time.Duration, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if err := send.frames(frame, crowdWarmUp); err != nil {
+		return 0, err
+	}
 	start := time.Now()
 	err := send.frames(frame, crowdFrames)
 	return time.Since(start) * picoseconds / crowdFrames, err
@@ -261,23 +267,28 @@ func memberSocket(ifname string, i int) (int, error) {
 	return filterSocket(ifname, p)
 }
 
-func printCrowds(w io.Writer, crowds []*crowd, rounds int) {
+func printCrowdsHead(w io.Writer, rounds int) {
 	fmt.Fprintf(w, "\n## Captures that a packet does not concern\n\nµs that sending a frame of %d bytes takes through a veth interface, of which so many capture, each of its own address;\n"+
-		"medians of %d rounds; in parentheses what it is above nobody's, and beside one capture of the same kind, both\n"+
-		"medians over the rounds. One's own frames are those of one capture, which reads them in the first three designs.\n"+
-		"The last two are other designs, as far as they go: see HUB.md.\n\n", len(crowdKinds[0].frame), rounds)
+		"medians of %d rounds; in parentheses what it is above nobody's, and beside one capture of the same design, both\n"+
+		"medians over the rounds. Each design is measured by itself, in turns with nobody: compare what is in parentheses. One's\n"+
+		"own frames are those of one capture, which reads them in the first three designs. The last two are other designs, as far\n"+
+		"as they go: see HUB.md.\n\n", len(crowdKinds[0].frame), rounds)
 	fmt.Fprint(w, "| design | captures |")
 	for _, k := range crowdKinds {
 		fmt.Fprintf(w, " %s |", k.name)
 	}
 	fmt.Fprintf(w, "\n| --- | ---: |%s\n", strings.Repeat(" ---: |", len(crowdKinds)))
-	for i, c := range crowds {
-		first := crowds[slices.IndexFunc(crowds, func(f *crowd) bool { return f.design == c.design })]
+}
+
+// printCrowds prints nobody, the first, and one design.
+func printCrowds(w io.Writer, crowds []*crowd) {
+	nobody, one := crowds[0], crowds[1]
+	for _, c := range crowds {
 		fmt.Fprintf(w, "| %s | %d |", c.design, c.n)
 		for _, k := range crowdKinds {
-			above, ratio := compareRounds(c.took[k.name], crowds[0].took[k.name], first.took[k.name])
+			above, ratio := compareRounds(c.took[k.name], nobody.took[k.name], one.took[k.name])
 			fmt.Fprintf(w, " %.2f", us(median(slices.Clone(c.took[k.name]))))
-			if i > 0 {
+			if c != nobody {
 				fmt.Fprintf(w, " (%+.2f, %.2f×)", us(above), ratio)
 			}
 			fmt.Fprint(w, " |")
