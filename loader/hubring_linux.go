@@ -10,21 +10,24 @@ import (
 	"unsafe"
 
 	cilium "github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"jailtap/bpf"
 )
 
 // A hubReader reads what the hub has put into a capture's ring (BPF_MAP_TYPE_RINGBUF of
-// bpf-helpers(7)).
+// bpf-helpers(7)), where it is: packets are given back when the next ones are asked for.
 type hubReader struct {
-	*ringbuf.Reader
-	wakes   int                       // an epoll(7) that says when the hub has woken us
-	records [batchSize]ringbuf.Record // what is being handled
-	packets [batchSize]Packet         // of these
-	tai     time.Duration             // that the hub's clock is ahead of UTC
-	taken   uint64
+	consumer []byte  // a page with the position up to which all was given back, which is ours to write
+	producer []byte  // a page with the position up to which there are records, and the ring, twice
+	size     int     // of the ring, bytes; a power of two
+	at       uintptr // the position up to which all was read
+	end      uintptr // ... and up to which there was something when that was asked
+
+	wakes  int               // an epoll(7) that says when the hub has woken us
+	tagged [batchSize][]byte // frames with their tags put back, of those that are being handled
+	tai    time.Duration     // that the hub's clock is ahead of UTC
+	taken  uint64
 }
 
 // hubRecord is struct record of hub.bpf.c.
@@ -50,17 +53,31 @@ func (s *seat) makeRing(bytes int) (err error) {
 	if err != nil {
 		return fmt.Errorf("make a ring of %d KiB (a smaller one may do): %w", size>>10, explainBPF(err))
 	}
-	r, err := ringbuf.NewReader(s.ring)
-	if err != nil {
-		return err
-	}
-	r.SetDeadline(time.Unix(0, 1)) // what is not there is not waited for here
-	s.reader = &hubReader{Reader: r}
-	s.reader.setClock()
-	if s.reader.wakes, err = wakesOf(s.ring.FD()); err != nil {
+	if s.reader, err = newHubReader(s.ring.FD(), int(size)); err != nil {
 		return err
 	}
 	return s.Rings.Put(s.id, s.ring)
+}
+
+// newHubReader maps a ring (kernel/bpf/ringbuf.c): its first page, that we write, and the
+// others, that are read. Behind the ring it is once more, so that no record has an end.
+func newHubReader(fd, size int) (_ *hubReader, err error) {
+	r := &hubReader{size: size, wakes: -1}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	page := os.Getpagesize()
+	if r.consumer, err = unix.Mmap(fd, 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return nil, fmt.Errorf("map the hub's ring: %w", err)
+	}
+	if r.producer, err = unix.Mmap(fd, int64(page), page+2*size, unix.PROT_READ, unix.MAP_SHARED); err != nil {
+		return nil, fmt.Errorf("map the hub's ring: %w", err)
+	}
+	r.setClock()
+	r.wakes, err = wakesOf(fd)
+	return r, err
 }
 
 // wakesOf is an epoll that is ready when the ring's readers have been woken since it was
@@ -78,7 +95,18 @@ func wakesOf(ring int) (int, error) {
 	return fd, nil
 }
 
-func (r *hubReader) close() error { return errors.Join(r.Close(), unix.Close(r.wakes)) }
+func (r *hubReader) close() error {
+	var errs []error
+	for _, mem := range [][]byte{r.consumer, r.producer} {
+		if mem != nil {
+			errs = append(errs, unix.Munmap(mem))
+		}
+	}
+	if r.wakes >= 0 {
+		errs = append(errs, unix.Close(r.wakes))
+	}
+	return errors.Join(errs...)
+}
 
 // woken takes note of a wake.
 func (r *hubReader) woken() { unix.EpollWait(r.wakes, make([]unix.EpollEvent, 1), 0) }
@@ -92,7 +120,39 @@ func (r *hubReader) setClock() {
 	}
 }
 
-func (r *hubReader) ready() bool { return r.AvailableBytes() > 0 }
+// ready gives back what was read, and reports whether there is more.
+func (r *hubReader) ready() bool {
+	atomic.StoreUintptr((*uintptr)(unsafe.Pointer(&r.consumer[0])), r.at)
+	return r.waiting() > 0
+}
+
+// waiting is how many bytes of the ring were not read.
+func (r *hubReader) waiting() int {
+	r.end = atomic.LoadUintptr((*uintptr)(unsafe.Pointer(&r.producer[0])))
+	return int(r.end - r.at)
+}
+
+// next is the next record of those that waited; nil: there is none that is complete. Before
+// each is a header of which the first half is its length, with bits that say that it is
+// being written, or means nothing (BPF_RINGBUF_BUSY_BIT, _DISCARD_BIT, _HDR_SZ of linux/bpf.h).
+func (r *hubReader) next() []byte {
+	const busy, discarded, header = 1 << 31, 1 << 30, 8
+	ring := r.producer[os.Getpagesize():]
+	for r.at != r.end {
+		start := int(r.at) & (r.size - 1)
+		n := atomic.LoadUint32((*uint32)(unsafe.Pointer(&ring[start])))
+		if n&busy != 0 {
+			return nil
+		}
+		whole := int(n &^ discarded)
+		r.at += uintptr(header + (whole+7)&^7)
+		if n&discarded == 0 {
+			r.taken++
+			return ring[start+header:][:whole]
+		}
+	}
+	return nil
+}
 
 // gather waits a moment for more, after the hub has woken us for the first frame since
 // the ring was empty: until it does so again, the ring being a quarter full, or somebody
@@ -100,7 +160,7 @@ func (r *hubReader) ready() bool { return r.AvailableBytes() > 0 }
 func (s *seat) gather(wakes []unix.PollFd) {
 	s.reader.setClock()
 	s.reader.woken()
-	if s.immediate || s.reader.AvailableBytes() >= s.reader.BufferSize()/4 {
+	if s.immediate || s.reader.waiting() >= s.reader.size/4 {
 		return
 	}
 	pollBriefly(wakes) // whatever it says, what is there is read
@@ -115,44 +175,52 @@ type grouped struct {
 	rejected atomic.Uint64 // frames that it did not take
 }
 
-// takeShared takes packets from a hub's ring. They are valid until the next ones are.
-func (f *frames) takeShared(r *hubReader, g *grouped) []Packet {
-	n := 0
-	for n < batchSize && r.ready() {
-		rec := &r.records[n]
-		if err := r.ReadInto(rec); err != nil || len(rec.RawSample) < hubRecordLen {
-			break // all that was left had been given up by the hub
+// nextShared is Next for what the hub gives.
+func (c *ringPackets) nextShared(p *Packet) bool {
+	r := c.shared.reader
+	for c.left > 0 {
+		record := r.next()
+		if record == nil {
+			c.left = 0
+			break
 		}
-		r.taken++
-		h := (*hubRecord)(unsafe.Pointer(&rec.RawSample[0]))
-		outgoing := h.Type == unix.PACKET_OUTGOING
-		if !f.wanted(outgoing, unix.ARPHRD_ETHER) {
-			continue
-		}
-		data, added := h.frame(rec.RawSample)
-		p := &r.packets[n]
-		p.Time = time.Unix(0, int64(h.Time)).Add(-r.tai)
-		p.Data = data[:min(len(data), f.snaplen)]
-		p.Len = int(h.Len) + added
-		p.Outgoing = outgoing
-		if g.take(f, p, h, data) {
-			n++
+		c.left--
+		if c.frames.readShared(record, &r.tagged[c.left], r.tai, &c.shared.grouped, p) {
+			return true
 		}
 	}
-	return r.packets[:n]
+	return false
+}
+
+// readShared makes p the frame of a record, and reports whether it is wanted. room is for
+// one with a tag.
+func (f *frames) readShared(record []byte, room *[]byte, tai time.Duration, g *grouped, p *Packet) bool {
+	h := (*hubRecord)(unsafe.Pointer(&record[0]))
+	outgoing := h.Type == unix.PACKET_OUTGOING
+	if !f.wanted(outgoing, unix.ARPHRD_ETHER) {
+		return false
+	}
+	data, added := h.frame(record, room)
+	p.Time = time.Unix(0, int64(h.Time)).Add(-tai)
+	p.Data = data[:min(len(data), f.snaplen)]
+	p.Len = int(h.Len) + added
+	p.Outgoing = outgoing
+	return g.take(f, p, h, data)
 }
 
 // frame is the frame behind the header, with what the kernel has taken out of it put
-// back, over the header's end. added says how many bytes those are.
-func (h *hubRecord) frame(record []byte) (frame []byte, added int) {
-	kept := int(h.Kept)
-	if h.TPID == 0 || kept < macsLen {
-		return record[hubRecordLen:][:kept], 0
+// back, in room. added says how many bytes those are.
+func (h *hubRecord) frame(record []byte, room *[]byte) (frame []byte, added int) {
+	frame = record[hubRecordLen:][:h.Kept]
+	if h.TPID == 0 || h.Kept < macsLen {
+		return frame, 0
 	}
-	frame = record[hubRecordLen-tagLen:][:tagLen+kept]
+	var tag [tagLen]byte
+	*room = append(append((*room)[:0], tag[:]...), frame...)
+	frame = *room
 	putTag(frame, networkOrder(h.TPID), h.TCI)
 	if h.Kept < h.Len { // the filter's verdict, which counts what has been put back
-		frame = frame[:kept]
+		frame = frame[:h.Kept]
 	}
 	return frame, tagLen
 }

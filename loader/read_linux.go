@@ -59,11 +59,6 @@ func (t *Tap) readRing(ctx context.Context, handle func(Packets) error) error {
 				return err
 			}
 			continue
-		case len(t.pending) > 0:
-			if err := handle(&t.pending); err != nil {
-				return err
-			}
-			continue
 		case !e.near && ctx.Err() != nil:
 			e = t.endAfterWhatArrived(nil)
 		case e.near && t.taken() >= e.frames:
@@ -112,10 +107,10 @@ func (t *Tap) taken() uint64 {
 	return t.ring.taken
 }
 
-// take makes packets of the ring's block pending.
+// take makes records of the ring pending.
 func (t *Tap) take() {
 	if t.shared != nil {
-		t.pending = t.frames.takeShared(t.shared.reader, &t.shared.grouped)
+		t.left = batchSize // at most
 		return
 	}
 	t.left = min(t.ring.left, batchSize)
@@ -132,6 +127,9 @@ const countEvery = 16
 type ringPackets conn
 
 func (c *ringPackets) Next(p *Packet) bool {
+	if c.shared != nil {
+		return c.nextShared(p)
+	}
 	for c.left > 0 {
 		c.left--
 		if c.frames.read(c.ring.next(), p) {
@@ -144,9 +142,12 @@ func (c *ringPackets) Next(p *Packet) bool {
 // skip is done with what is pending.
 func (t *Tap) skip() {
 	for ; t.left > 0; t.left-- {
-		t.ring.next()
+		if t.shared == nil {
+			t.ring.next()
+		} else {
+			t.shared.reader.next()
+		}
 	}
-	t.pending = nil
 }
 
 // soon is within how many milliseconds the next block comes while there is traffic.

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"jailtap/bpf"
-	"jailtap/internal/captured"
 )
 
 // conn is a packet socket with its filter and its ring.
@@ -21,7 +20,6 @@ type conn struct {
 	frames  frames
 	left    int           // records of the ring that are to be handled before anything else
 	packet  Packet        // what Read hands on
-	pending captured.List // packets out of a hub's ring that were not handled
 	wake    *os.File      // an eventfd(2) that ends a wait
 	fds     []unix.PollFd // what a wait is for: the socket, wake, and the ring if shared
 	closing atomic.Bool

@@ -70,6 +70,7 @@ func benchCapture(w io.Writer, l lab, jailtap string) error {
 	for _, format := range []string{"pcap", "pcapng"} { // the engine runs where the frames come in
 		recorders = append(recorders, jailtapRecorder(jailtap, format))
 	}
+	recorders = append(recorders, jailtapRecorder(jailtap, "pcap", "--hub", "always"))
 	printCaptureHead(w)
 	results, err := b.compare(recorders)
 	if err != nil {

@@ -7,7 +7,7 @@ import "time"
 // A Packet is one frame.
 type Packet struct {
 	Time     time.Time
-	Data     []byte // as in a capture file; valid as long as whoever hands it on says
+	Data     []byte // as in a capture file; valid as long as whoever hands it on says, and not to be changed
 	Len      int    // bytes on the wire, and of the cooked header
 	Outgoing bool   // sent by this host, not received; FreeBSD tells only with Direction Out
 }
