@@ -17,10 +17,14 @@ func Inject(p Prefix, user Program) Program {
 
 // inject is Inject for programs of at most so many instructions, if it can be.
 func (p Prefix) inject(user Program, limit int) Program {
+	entry := user.start().graph()
+	if entry.keeps() && p.tight() {
+		return emit(p.graph(entry, ret(0)), nil)
+	}
 	const short = 64
-	ways := []*block{user.start().graph()}
+	ways := []*block{entry}
 	if p.view.Live {
-		ways = []*block{ways[0].apartPlainIPv4(), ways[0]}
+		ways = []*block{entry.apartPlainIPv4(), entry}
 	}
 	var plain Program // takes time to make, and the short ones need not be compared with it
 	for _, way := range ways {
@@ -45,6 +49,15 @@ func (p Prefix) inject(user Program, limit int) Program {
 		plain = p.joinPlainly(user)
 	}
 	return plain
+}
+
+// keeps reports whether b does nothing but keep the frame.
+func (b *block) keeps() bool { return len(b.body) == 0 && b.last.Op == opRetK && b.last.K != 0 }
+
+// tight reports whether the prefix asks nothing that it knows: then specialize, most of the
+// time that a program takes to be made, has nothing to do where the user's does not ask.
+func (p Prefix) tight() bool {
+	return p.view.Live && p.layout.hasEtherType() && p.scope.Policy != ClassicHost && p.scope.VLANs.None()
 }
 
 // joinPlainly puts the program as it is behind the prefix.
