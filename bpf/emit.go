@@ -17,9 +17,8 @@ const farthest = 255
 // jump is written. Places are counted from the end too.
 func emit(entry *block, tail Program) Program {
 	e := &emitter{
-		reversed: slices.Clone(tail),
-		places:   make(map[*block]int),
-		islands:  make(map[*block]int),
+		reversed: append(make(Program, 0, len(tail)+usualLength), tail...),
+		places:   make(map[*block]int, usualBlocks),
 	}
 	slices.Reverse(e.reversed)
 	e.tail = len(tail) - 1
@@ -27,6 +26,9 @@ func emit(entry *block, tail Program) Program {
 	slices.Reverse(e.reversed)
 	return e.reversed
 }
+
+// usualLength is that of programs with few addresses: what there is room for at first.
+const usualLength = 64
 
 type emitter struct {
 	reversed Program
@@ -77,6 +79,9 @@ func (e *emitter) reach(b *block, slack int) int {
 		island = b.last // as short as a jump there, and a step less
 	}
 	e.reversed = append(e.reversed, island)
+	if e.islands == nil {
+		e.islands = make(map[*block]int)
+	}
 	e.islands[b] = len(e.reversed) - 1
 	return e.islands[b]
 }

@@ -26,7 +26,7 @@ type destination struct {
 }
 
 func newGoal(p Prefix) goal {
-	g := goal{Prefix: p}
+	g := goal{Prefix: p, destinations: make([]destination, 0, 3*(maxTags+1))}
 	for tags := range uint32(maxTags + 1) {
 		net := uint32(p.layout.netOff) + 4*tags
 		g.destinations = append(g.destinations, destination{place{net + 16, 1}, p.v4},

@@ -58,7 +58,7 @@ func prove(p Program, s Scope, v View) (reached []*knowledge, err error) {
 		}
 	}
 	pr := prover{program: p, goal: newGoal(prefix), at: reached}
-	pr.goTo(0, &knowledge{aZero: true})
+	pr.goTo(0, &knowledge{values: make([]valued, 0, usualValues), aZero: true})
 	for i := range p {
 		if reached[i] == nil {
 			continue
@@ -91,7 +91,12 @@ type knowledge struct {
 
 	// It is in scope if it has no tag in metadata.
 	untagged bool
+
+	next *knowledge // of those that are done with
 }
+
+// usualValues is how many values there is room for at first.
+const usualValues = 8
 
 // valued is a subject with the values that it can have, which are never changed in place.
 type valued struct {
@@ -99,11 +104,22 @@ type valued struct {
 	values spans
 }
 
-func (k *knowledge) clone() *knowledge {
-	c := *k
-	c.values = append(make([]valued, 0, len(k.values)+1), k.values...) // one more is likely
-	return &c
+// clone makes a copy, in the place of one that is done with if there is any.
+func (pr *prover) clone(k *knowledge) *knowledge {
+	c := pr.done
+	if c == nil {
+		c = &knowledge{values: make([]valued, 0, max(usualValues, len(k.values)+1))}
+	} else {
+		pr.done = c.next
+	}
+	values := append(c.values[:0], k.values...)
+	*c = *k
+	c.values, c.next = values, nil
+	return c
 }
+
+// discard is for knowledge at whose end there is nothing more to know.
+func (pr *prover) discard(k *knowledge) { k.next, pr.done = pr.done, k }
 
 func (k *knowledge) of(s subject) spans {
 	if i := k.index(s); i >= 0 {
@@ -141,18 +157,21 @@ type prover struct {
 	program Program
 	goal    goal
 	at      []*knowledge // nil: not reached, or only with the scope established
+	done    *knowledge   // that others may take the place of
 }
 
 // goTo hands knowledge on to an instruction, unless the way is done.
 func (pr *prover) goTo(i int, k *knowledge) {
 	switch {
 	case pr.goal.holds(k):
+		pr.discard(k)
 	case pr.at[i] == nil:
 		pr.at[i] = k
 	default:
 		pr.goal.settle(pr.at[i])
 		pr.goal.settle(k)
 		pr.at[i].join(k)
+		pr.discard(k)
 	}
 }
 
@@ -220,11 +239,15 @@ func (pr *prover) jump(i int, in xbpf.RawInstruction, k *knowledge) {
 		pr.goTo(i+1+int(in.K), k)
 		return
 	}
-	if yes := k.clone(); yes.learn(in, true) {
+	if yes := pr.clone(k); yes.learn(in, true) {
 		pr.goTo(i+1+int(in.Jt), yes)
+	} else {
+		pr.discard(yes)
 	}
 	if k.learn(in, false) {
 		pr.goTo(i+1+int(in.Jf), k)
+	} else {
+		pr.discard(k)
 	}
 }
 
