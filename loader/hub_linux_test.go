@@ -529,6 +529,73 @@ func TestTheThirdCaptureAtAnInterfaceSharesAHub(t *testing.T) {
 	}
 }
 
+// Who seems to be the first, and finds others when packets come in already, goes to the hub.
+func TestACaptureThatSeemsToBeTheFirstAndIsNotSharesAHub(t *testing.T) {
+	l := newLab(t)
+	others := func(bpf.LinkType) (bpf.Program, error) {
+		for n := range byte(ownSockets) {
+			if tap := l.open(t, Config{Scope: scopeOf(2 + n)}); tap.own == nil {
+				t.Errorf("other %d: %s", n, tap.Reason())
+			}
+		}
+		return nil, nil
+	}
+	before, err := start(Config{Interface: "eth0", Namespace: l.near})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.close()
+	if !before.seemsFirst(Config{Scope: scopeOf(1)}) {
+		t.Error("it does not seem to be the first")
+	}
+	once := true
+	tap := l.open(t, Config{Scope: scopeOf(1), Filter: func(lt bpf.LinkType) (p bpf.Program, err error) {
+		if once {
+			once = false
+			return others(lt)
+		}
+		return nil, nil
+	}})
+	if tap.shared == nil || tap.own != nil {
+		t.Errorf("it has its own socket: %s", tap.Reason())
+	}
+	check(t, l.exchange(t, tap, udp(1, 2, "own"), udp(3, 4, "foreign")), udp(1, 2, "own"))
+	if before.seemsFirst(Config{Scope: scopeOf(1)}) {
+		t.Error("another seems to be the first")
+	}
+}
+
+func TestACaptureThatCannotBeOnTheRosterHasItsOwnSocket(t *testing.T) {
+	l := newLab(t)
+	tap, err := start(Config{Interface: "eth0", Namespace: l.near})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tap.close()
+	path, err := rosterPath(tap.fd, tap.link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(rosters, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"seems first": "nowhere", "sees others": "/dev/null"} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.Symlink(target, path); err != nil { // which is not followed
+				t.Fatal(err)
+			}
+			defer os.Remove(path)
+			for range ownSockets + 1 {
+				tap := l.open(t, Config{Scope: scopeOf(1)})
+				if tap.shared != nil || tap.own != nil {
+					t.Errorf("shares the hub: %v, on the roster: %v", tap.shared != nil, tap.own != nil)
+				}
+				check(t, l.exchange(t, tap, udp(1, 2, "own"), udp(3, 4, "foreign")), udp(1, 2, "own"))
+			}
+		})
+	}
+}
+
 func TestManyCapturesThatAreOpenedAtOnceShareAHub(t *testing.T) {
 	l := newLab(t)
 	const n = 100

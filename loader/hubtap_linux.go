@@ -24,6 +24,17 @@ func open(cfg Config) (*Tap, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t.seemsFirst(cfg) {
+		if err = t.setUpOrClose((*Tap).setUpFirst, cfg); err == nil {
+			return t, nil
+		}
+		if !errors.Is(err, errNotFirst) {
+			return nil, err
+		}
+		if t, err = start(cfg); err != nil {
+			return nil, err
+		}
+	}
 	var why error
 	if t.enroll(cfg) {
 		if why = t.setUpOrClose((*Tap).setUpShared, cfg); why == nil {
@@ -59,10 +70,36 @@ func (t *Tap) setUpOrClose(setUp func(*Tap, Config) error, cfg Config) error {
 	return err
 }
 
+// seemsFirst reports whether nobody captures at the interface of whom a capture must know.
+func (t *Tap) seemsFirst(cfg Config) bool {
+	return t.isCounted(cfg) && !hasRoster(t.fd, t.link)
+}
+
+// errNotFirst is about a capture that seemed to be one of the first.
+var errNotFirst = errors.New("others were first")
+
+// setUpFirst is setUp for a capture that seems to be one of the first. It looks whether it
+// is when packets come in already: they wait in its ring meanwhile, and nobody has them
+// before that is known.
+func (t *Tap) setUpFirst(cfg Config) error {
+	if err := t.listen(cfg); err != nil {
+		return err
+	}
+	if t.enroll(cfg) {
+		return errNotFirst
+	}
+	return t.openPoll()
+}
+
+// isCounted reports whether it is a capture whose turn it may be to share a hub.
+func (t *Tap) isCounted(cfg Config) bool {
+	return cfg.Hub != HubAlways && cfg.Hub != HubNever && cfg.mayShare() && shareable(cfg, t.link) == nil
+}
+
 // enroll says whether it is the capture's turn to share the interface's hub. If it is not,
 // because it is one of the first, it has a place in the interface's roster.
 func (t *Tap) enroll(cfg Config) (share bool) {
-	if cfg.Hub == HubAlways || cfg.Hub == HubNever || !cfg.mayShare() || shareable(cfg, t.link) != nil {
+	if !t.isCounted(cfg) {
 		return cfg.Hub == HubAlways
 	}
 	r, err := openRoster(t.fd, t.link)

@@ -6,7 +6,7 @@ import (
 	"io"
 	"iter"
 	"os"
-	"path/filepath"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -58,11 +58,10 @@ var errBusy = errors.New("another capture has held the roster for too long: is i
 // openRoster opens the roster of an interface, with its mutex locked. fd is some socket of
 // the interface's namespace.
 func openRoster(fd int, l link) (*roster, error) {
-	namespace, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	path, err := rosterPath(fd, l)
 	if err != nil {
-		return nil, fmt.Errorf("cookie of a network namespace (Linux 5.14): %w", err)
+		return nil, err
 	}
-	path := filepath.Join(rosters, fmt.Sprintf("hub%d-%d-%d", hubVersion, namespace, l.index))
 	for {
 		file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 		if errors.Is(err, os.ErrNotExist) {
@@ -86,6 +85,21 @@ func openRoster(fd int, l link) (*roster, error) {
 		}
 		file.Close() // the last capture has removed it meanwhile
 	}
+}
+
+// rosterPath is where the roster of an interface is. fd is some socket of its namespace.
+func rosterPath(fd int, l link) (string, error) {
+	namespace, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return "", fmt.Errorf("cookie of a network namespace (Linux 5.14): %w", err)
+	}
+	return rosters + "/hub" + strconv.Itoa(hubVersion) + "-" + strconv.FormatUint(namespace, 10) + "-" + strconv.Itoa(l.index), nil
+}
+
+// hasRoster reports whether there may be a roster of an interface.
+func hasRoster(fd int, l link) bool {
+	path, err := rosterPath(fd, l)
+	return err != nil || !errors.Is(unix.Access(path, unix.F_OK), unix.ENOENT)
 }
 
 // rosterPatience is how long a capture waits for others that come, go or change.

@@ -49,12 +49,20 @@ type conn struct {
 // counts are those of PACKET_STATISTICS, which begins anew whenever it is read.
 type counts struct{ received, dropped uint64 }
 
-// setUp does everything in the one order in which no frame can come in before
+// setUp sets up a capture with a socket of its own.
+func (t *Tap) setUp(cfg Config) error {
+	if err := t.listen(cfg); err != nil {
+		return err
+	}
+	return t.openPoll()
+}
+
+// listen does everything in the one order in which no frame can come in before
 // the filter is there: socket (see start), attach, ring, bind. The socket has protocol 0:
 // nothing comes in until it is bound. With any other, packets would come in from the
 // beginning, and would stay in the queue when a filter is attached (packet(7);
 // packet_create in net/packet/af_packet.c).
-func (t *Tap) setUp(cfg Config) (err error) {
+func (t *Tap) listen(cfg Config) (err error) {
 	// The filter is there before anything that it could be too late for.
 	if err = t.attach(cfg); err != nil {
 		return err
@@ -74,10 +82,7 @@ func (t *Tap) setUp(cfg Config) (err error) {
 	if err = t.bind(); err != nil {
 		return err
 	}
-	if err = t.ring.mapFrom(t.fd); err != nil {
-		return err
-	}
-	return t.openPoll()
+	return t.ring.mapFrom(t.fd)
 }
 
 // openPoll lets a wait be ended.
