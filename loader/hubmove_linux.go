@@ -27,7 +27,7 @@ var errNoMove = errors.New("it has a socket of its own still")
 // are too many such already (fs.inotify.max_user_instances), the capture does not move.
 func (t *Tap) watchForHub(r *roster) {
 	t.own = r
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err != nil {
 		return
 	}

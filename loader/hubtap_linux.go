@@ -20,37 +20,53 @@ func open(cfg Config) (*Tap, error) {
 	if !slices.Contains([]Hub{"", HubAuto, HubAlways, HubNever}, cfg.Hub) {
 		return nil, fmt.Errorf("unknown use of the hub %q: known are %s, %s, %s", cfg.Hub, HubAuto, HubAlways, HubNever)
 	}
+	cfg.Filter = once(cfg.Filter)
 	t, err := start(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if t.seemsFirst(cfg) {
-		if err = t.setUpOrClose((*Tap).setUpFirst, cfg); err == nil {
-			return t, nil
+	var why error // it does not share a hub
+	for share := t.mustShare(cfg); ; {
+		setUp := (*Tap).setUp
+		if share {
+			setUp = (*Tap).setUpShared
 		}
-		if !errors.Is(err, errNotFirst) {
+		err := t.setUpOrClose(setUp, cfg)
+		switch {
+		case err == nil && why == nil:
+			return t, nil
+		case err == nil:
+			t.reason += "; " + why.Error()
+			return t, nil
+		case errors.Is(err, errNotFirst):
+			share = true
+		case share:
+			share, why, cfg.Hub = false, err, HubNever
+		default:
 			return nil, err
 		}
 		if t, err = start(cfg); err != nil {
 			return nil, err
 		}
 	}
-	var why error
-	if t.enroll(cfg) {
-		if why = t.setUpOrClose((*Tap).setUpShared, cfg); why == nil {
-			return t, nil
+}
+
+// once is a filter that is asked for its program once, also where that is tried in more
+// ways than one.
+func once(filter func(bpf.LinkType) (bpf.Program, error)) func(bpf.LinkType) (bpf.Program, error) {
+	if filter == nil {
+		return nil
+	}
+	var made bool
+	var p bpf.Program
+	var err error
+	return func(lt bpf.LinkType) (bpf.Program, error) {
+		if !made {
+			made = true
+			p, err = filter(lt)
 		}
-		if t, err = start(cfg); err != nil {
-			return nil, err
-		}
+		return p, err
 	}
-	if err = t.setUpOrClose((*Tap).setUp, cfg); err != nil {
-		return nil, err
-	}
-	if why != nil {
-		t.reason += "; " + why.Error()
-	}
-	return t, nil
 }
 
 // start makes what captures of both kinds have: a socket to which no packets come yet.
@@ -70,49 +86,35 @@ func (t *Tap) setUpOrClose(setUp func(*Tap, Config) error, cfg Config) error {
 	return err
 }
 
-// seemsFirst reports whether nobody captures at the interface of whom a capture must know.
-func (t *Tap) seemsFirst(cfg Config) bool {
-	return t.isCounted(cfg) && !hasRoster(t.fd, t.link)
-}
-
-// errNotFirst is about a capture that seemed to be one of the first.
-var errNotFirst = errors.New("others were first")
-
-// setUpFirst is setUp for a capture that seems to be one of the first. It looks whether it
-// is when packets come in already: they wait in its ring meanwhile, and nobody has them
-// before that is known.
-func (t *Tap) setUpFirst(cfg Config) error {
-	if err := t.listen(cfg); err != nil {
-		return err
-	}
-	if t.enroll(cfg) {
-		return errNotFirst
-	}
-	return t.openPoll()
-}
-
 // isCounted reports whether it is a capture whose turn it may be to share a hub.
 func (t *Tap) isCounted(cfg Config) bool {
 	return cfg.Hub != HubAlways && cfg.Hub != HubNever && cfg.mayShare() && shareable(cfg, t.link) == nil
 }
 
-// enroll says whether it is the capture's turn to share the interface's hub. If it is not,
-// because it is one of the first, it has a place in the interface's roster.
-func (t *Tap) enroll(cfg Config) (share bool) {
-	if !t.isCounted(cfg) {
-		return cfg.Hub == HubAlways
-	}
+// mustShare reports whether the capture is to share the interface's hub, as far as can be
+// seen before it has a place.
+func (t *Tap) mustShare(cfg Config) bool {
+	return cfg.Hub == HubAlways || t.isCounted(cfg) && crowded(t.fd, t.link)
+}
+
+// errNotFirst is about a capture that seemed to be one of the first.
+var errNotFirst = errors.New("others were first")
+
+// enroll takes a place in the interface's roster for one of the first captures. It comes
+// when packets come in already: they wait in the ring meanwhile, and nobody has them before
+// the place is taken. So a hub is always newer than the sockets of those that have a place
+// (see hubmove_linux.go).
+func (t *Tap) enroll() error {
 	r, err := openRoster(t.fd, t.link)
 	if err != nil { // then it is not one of those that are counted
-		return false
+		return nil
 	}
 	if !r.hasHub() && r.takeOwn() {
 		t.watchForHub(r)
-		r.unlock()
-		return false
+		return r.unlock()
 	}
 	r.leave()
-	return true
+	return errNotFirst
 }
 
 // mostShared is how many addresses a capture may have that does not ask for a hub. Each is

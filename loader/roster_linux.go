@@ -96,10 +96,25 @@ func rosterPath(fd int, l link) (string, error) {
 	return rosters + "/hub" + strconv.Itoa(hubVersion) + "-" + strconv.FormatUint(namespace, 10) + "-" + strconv.Itoa(l.index), nil
 }
 
-// hasRoster reports whether there may be a roster of an interface.
-func hasRoster(fd int, l link) bool {
+// crowded reports whether there is a hub at an interface, or as many captures with sockets
+// of their own as may have them. It may be otherwise a moment later.
+func crowded(fd int, l link) bool {
 	path, err := rosterPath(fd, l)
-	return err != nil || !errors.Is(unix.Access(path, unix.F_OK), unix.ENOENT)
+	if err != nil {
+		return false
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil { // mostly there is none, since nobody captures
+		return false
+	}
+	defer file.Close()
+	r := &roster{file: file, place: -1}
+	for place := firstOwn; place < firstOwn+ownSockets; place++ {
+		if !r.held(place, 1) {
+			return r.hasHub()
+		}
+	}
+	return true
 }
 
 // rosterPatience is how long a capture waits for others that come, go or change.

@@ -54,6 +54,11 @@ func (t *Tap) setUp(cfg Config) error {
 	if err := t.listen(cfg); err != nil {
 		return err
 	}
+	if t.isCounted(cfg) {
+		if err := t.enroll(); err != nil {
+			return err
+		}
+	}
 	return t.openPoll()
 }
 
