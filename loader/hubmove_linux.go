@@ -45,16 +45,19 @@ func (t *Tap) endWatch() (err error) {
 	return err
 }
 
-// moveSoon has the capture moved while it is read.
+// moveSoon has the capture moved while it is read. The watch is not looked at meanwhile, and
+// again only if there was no hub any more.
 func (t *Tap) moveSoon() {
-	t.fds = t.fds[:2]
+	t.watch.Read(make([]byte, 4096)) // what there is to be said is said
+	t.moving.Store(true)
 	go func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.endWatch()
-		if err := t.move(); err != nil {
+		err := t.move()
+		if err != nil && !errors.Is(err, errNoHub) {
 			t.is(t.engine, t.reason+"; "+err.Error())
 		}
+		t.moving.Store(!errors.Is(err, errNoHub))
 		t.wakeUp()
 	}()
 }
@@ -175,6 +178,7 @@ func (t *Tap) enterSeat() (entered bool) {
 	t.counting.Lock()
 	defer t.counting.Unlock()
 	t.ring.close()
+	t.endWatch()
 	t.shared = t.seat.Load()
 	t.pollSeat()
 	go t.leaveFirst(t.own)

@@ -289,7 +289,8 @@ func openDescriptors(t *testing.T) int {
 	return len(all)
 }
 
-// If there is no hub any more when a capture would move it stays, and misses nothing.
+// If there is no hub any more when a capture would move it stays, misses nothing, and moves
+// into the next one.
 func TestACaptureThatFindsNoHubStaysWhereItIs(t *testing.T) {
 	l := newLab(t)
 	tap := l.open(t, Config{Scope: scopeOf(1)})
@@ -299,6 +300,22 @@ func TestACaptureThatFindsNoHubStaysWhereItIs(t *testing.T) {
 	}
 	if tap.Engine() != CBPF {
 		t.Errorf("engine %s: %s", tap.Engine(), tap.Reason())
+	}
+	reads(t, tap, func(*Packet) error { return nil })
+	l.move(t, tap)
+}
+
+// A capture that cannot be in a hub, since its program looks at metadata, stays for good.
+func TestACaptureThatTheHubCannotServeStaysAndSaysWhy(t *testing.T) {
+	l := newLab(t)
+	random := bpf.Program{{Op: 0x20, K: 0xfffff038}, {Op: 0x06, K: 100}}
+	tap := l.open(t, Config{Scope: scopeOf(1), Filter: program(random)})
+	for range 2 {
+		l.share(t, Config{Scope: scopeOf(2)})
+		check(t, l.exchange(t, tap, udp(1, 3, "own"), udp(2, 3, "foreign")), udp(1, 3, "own"))
+	}
+	if want := "looks at metadata"; strings.Count(tap.Reason(), want) != 1 || tap.Engine() != CBPF {
+		t.Errorf("engine %s: %s; want %q in it once", tap.Engine(), tap.Reason(), want)
 	}
 }
 

@@ -157,8 +157,11 @@ const soon = 5
 // wait waits until a block is ready or, unless the end is near, until wakeUp.
 func (t *Tap) wait(near bool) error {
 	fds, limit := t.fds, -1 // none
-	if near {
+	switch {
+	case near:
 		fds, limit = t.fds[:1], 10 // ms
+	case t.shared == nil && t.moving.Load():
+		fds = t.fds[:2]
 	}
 	for i := range fds {
 		fds[i].Revents = 0 // a poll that a signal ends leaves what the one before has said

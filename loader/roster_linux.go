@@ -103,12 +103,12 @@ func crowded(fd int, l link) bool {
 	if err != nil {
 		return false
 	}
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	at, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil { // mostly there is none, since nobody captures
 		return false
 	}
-	defer file.Close()
-	r := &roster{file: file, place: -1}
+	r := &roster{file: os.NewFile(uintptr(at), path), place: -1}
+	defer r.file.Close()
 	for place := firstOwn; place < firstOwn+ownSockets; place++ {
 		if !r.held(place, 1) {
 			return r.hasHub()

@@ -43,7 +43,8 @@ type conn struct {
 	// changes it has mu, counting and reading.
 	seat   atomic.Pointer[seat]
 	shared *seat
-	watch  *os.File // an inotify(7) that says when there is a hub; nil: that is not waited for
+	watch  *os.File    // an inotify(7) that says when there is a hub; nil: that is not waited for
+	moving atomic.Bool // nor if it moves there, or cannot
 }
 
 // counts are those of PACKET_STATISTICS, which begins anew whenever it is read.
