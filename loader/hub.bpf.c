@@ -35,8 +35,10 @@ enum {
 	GROUP_IPV4 = 2,    /* IPv4 frames to many are in scope */
 	GROUP_FULL = 4,    /* IPv6 frames to many are, and ARP and RARP frames to all */
 	CLOSED = 8,        /* nothing yet, whatever else is here */
-	MOVES = 4,         /* from this bit on: 1 more than the place of its own socket; 0: it has none */
 };
+
+/* From this bit on: 1 more than the place of the socket of its own from which it moves, or 0. */
+#define MOVES 4
 
 /* Captures that share something: an address in their scopes, for instance. */
 struct sharers {

@@ -32,9 +32,9 @@ const (
 	wantsGroupIPv4
 	wantsGroupFull
 	wantsNothingYet
-
-	wantsMoves = 4 // the bit from which on there is the place of its own socket, and 1
 )
+
+const wantsMoves = 4 // MOVES of hub.bpf.c
 
 // errHubFull is about a hub that has no room for a capture.
 var errHubFull = errors.New("the hub is full")

@@ -150,8 +150,8 @@ func (t *Tap) leaveMoved(s *seat) error {
 	return unix.SetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, program.FD())
 }
 
-// openSeat is the moment. Before it and after it programs may be running that are too old
-// to know of what was done last.
+// openSeat is the moment. Before and after it programs may be running that know only of what
+// was before.
 func (t *Tap) openSeat(s *seat) error {
 	awaitPrograms()
 	if err := s.Wants.Put(s.id, s.wants|(t.ownPlace()+1)<<wantsMoves); err != nil {
@@ -159,10 +159,12 @@ func (t *Tap) openSeat(s *seat) error {
 	}
 	awaitPrograms()
 	// Nothing is for the own socket any more. It goes to frames that there are none of,
-	// and keeps what it has asked of the interface.
-	const reserved = 0xffff // EtherType; RFC 7042 (IANA, IEEE 802 numbers)
-	err := unix.Bind(t.fd, &unix.SockaddrLinklayer{Protocol: reserved, Ifindex: t.link.index})
-	return errors.Join(err, rejectAll(t.fd), s.Wants.Put(s.id, s.wants))
+	// and keeps what it has asked of the interface. If it cannot, it rejects what it is asked
+	// about, and costs what it did.
+	const reserved = 0xffff // EtherType; IANA, IEEE 802 Numbers
+	unix.Bind(t.fd, &unix.SockaddrLinklayer{Protocol: reserved, Ifindex: t.link.index})
+	rejectAll(t.fd)
+	return s.Wants.Put(s.id, s.wants)
 }
 
 // ownPlace is the number of the own socket among those at the interface.
