@@ -312,16 +312,11 @@ func (l lab) numbered(t *testing.T) (stop func() uint32) {
 	go func() {
 		n := uint32(0)
 		err := l.far.Do(func() error {
-			fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+			fd, to, err := wire()
 			if err != nil {
 				return err
 			}
 			defer unix.Close(fd)
-			link, err := netlink.LinkByName("eth0")
-			if err != nil {
-				return err
-			}
-			to := &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index}
 			for {
 				select {
 				case <-ended:
@@ -341,6 +336,16 @@ func (l lab) numbered(t *testing.T) (stop func() uint32) {
 		sent <- n
 	}()
 	return func() uint32 { close(ended); return <-sent }
+}
+
+// wire is a socket to send frames with, in the calling thread's namespace.
+func wire() (fd int, to *unix.SockaddrLinklayer, err error) {
+	link, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return -1, nil, err
+	}
+	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	return fd, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index}, err
 }
 
 func allNumbered(t *testing.T, tap *Tap, n uint32) {

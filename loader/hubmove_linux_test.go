@@ -44,16 +44,11 @@ func (s countedSender) run(id byte, ended <-chan struct{}) (n uint32, err error)
 		if err := unix.SchedSetaffinity(0, &here); err != nil { // of a thread that ends with this
 			return err
 		}
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		fd, to, err := wire()
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		link, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
-		to := &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index}
 		for ; ; n++ {
 			select {
 			case <-ended:
