@@ -22,18 +22,23 @@ import (
 // errNoMove is about a capture that stays where it is.
 var errNoMove = errors.New("it has a socket of its own still")
 
-// watchForHub keeps r, in which the capture is one of the first, and waits for others to
-// write into it. The roster's mutex must be held. If it cannot be had, because there
-// are too many such already (fs.inotify.max_user_instances), the capture does not move.
-func (t *Tap) watchForHub(r *roster) {
-	t.own = r
+// watchForHub has waits end when others write into the roster of the interface. If it cannot
+// be had, because there are too many such already (fs.inotify.max_user_instances), the
+// capture does not move.
+func (t *Tap) watchForHub() {
+	t.watching = true
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err != nil {
 		return
 	}
 	t.watch = os.NewFile(uintptr(fd), "inotify")
-	if _, err := unix.InotifyAddWatch(fd, r.file.Name(), unix.IN_MODIFY); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, t.own.file.Name(), unix.IN_MODIFY); err != nil {
 		t.endWatch()
+		return
+	}
+	t.fds = append(t.fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	if t.own.hasHub() { // and was written into before
+		t.moveSoon()
 	}
 }
 
@@ -48,7 +53,6 @@ func (t *Tap) endWatch() (err error) {
 // moveSoon has the capture moved while it is read. The watch is not looked at meanwhile, and
 // again only if there was no hub any more.
 func (t *Tap) moveSoon() {
-	t.watch.Read(make([]byte, 4096)) // what there is to be said is said
 	t.moving.Store(true)
 	go func() {
 		t.mu.Lock()

@@ -215,9 +215,8 @@ func (h *hubRecord) frame(record []byte, room *[]byte) (frame []byte, added int)
 	if h.TPID == 0 || h.Kept < macsLen {
 		return frame, 0
 	}
-	var tag [tagLen]byte
-	*room = append(append((*room)[:0], tag[:]...), frame...)
-	frame = *room
+	frame = append(append((*room)[:0], "\x00\x00\x00\x00"[:tagLen]...), frame...)
+	*room = frame
 	putTag(frame, networkOrder(h.TPID), h.TCI)
 	if h.Kept < h.Len { // the filter's verdict, which counts what has been put back
 		frame = frame[:h.Kept]

@@ -110,7 +110,7 @@ func (t *Tap) enroll() error {
 		return nil
 	}
 	if !r.hasHub() && r.takeOwn() {
-		t.watchForHub(r)
+		t.own = r
 		return r.unlock()
 	}
 	r.leave()

@@ -156,6 +156,9 @@ const soon = 5
 
 // wait waits until a block is ready or, unless the end is near, until wakeUp.
 func (t *Tap) wait(near bool) error {
+	if t.own != nil && !t.watching {
+		t.watchForHub()
+	}
 	fds, limit := t.fds, -1 // none
 	switch {
 	case near:
@@ -182,6 +185,7 @@ func (t *Tap) wait(near bool) error {
 	case t.shared != nil && fds[1].Revents == 0:
 		t.shared.gather(fds[1:])
 	case t.shared == nil && len(fds) > 2 && fds[2].Revents != 0:
+		t.watch.Read(make([]byte, 4096)) // what there is to be said is said
 		t.moveSoon()
 	}
 	return nil

@@ -41,10 +41,11 @@ type conn struct {
 	// seat is the capture's place in the interface's hub; nil: it has none. shared is the
 	// same when that is what is read, and not what is left in a ring of its own: whoever
 	// changes it has mu, counting and reading.
-	seat   atomic.Pointer[seat]
-	shared *seat
-	watch  *os.File    // an inotify(7) that says when there is a hub; nil: that is not waited for
-	moving atomic.Bool // nor if it moves there, or cannot
+	seat     atomic.Pointer[seat]
+	shared   *seat
+	watching bool        // a hub is waited for, if that can be
+	watch    *os.File    // an inotify(7) that says when there is one; nil: it cannot
+	moving   atomic.Bool // it is not waited for, since the capture moves there, or cannot
 }
 
 // counts are those of PACKET_STATISTICS, which begins anew whenever it is read.
@@ -63,21 +64,21 @@ func (t *Tap) setUp(cfg Config) error {
 	return t.openPoll()
 }
 
-// listen does everything in the one order in which no frame can come in before
-// the filter is there: socket (see start), attach, ring, bind. The socket has protocol 0:
-// nothing comes in until it is bound. With any other, packets would come in from the
-// beginning, and would stay in the queue when a filter is attached (packet(7);
-// packet_create in net/packet/af_packet.c).
+// listen does everything in an order in which no frame can come in before the filter is
+// there: socket (see start), ring, attach, bind. The socket has protocol 0: nothing comes in
+// until it is bound. With any other, packets would come in from the beginning, and would
+// stay in the queue when a filter is attached (packet(7); packet_create in
+// net/packet/af_packet.c).
 func (t *Tap) listen(cfg Config) (err error) {
-	// The filter is there before anything that it could be too late for.
-	if err = t.attach(cfg); err != nil {
+	// The ring comes before the bind: else packets would wait in the socket's ordinary
+	// queue, and the kernel would take the socket off the interface and put it back to
+	// exchange one for the other. It comes before the filter, of which the kernel would have
+	// the ring wait until it is in force, and its clock runs meanwhile.
+	if t.ring, err = requestRing(t.fd, cfg.RingBytes, cfg.Immediate); err != nil {
 		return err
 	}
-
-	// The ring comes before the bind: else packets would wait in the socket's
-	// ordinary queue, and the kernel would take the socket off the interface
-	// and put it back to exchange one for the other.
-	if t.ring, err = requestRing(t.fd, cfg.RingBytes, cfg.Immediate); err != nil {
+	// The filter is there before anything that it could be too late for.
+	if err = t.attach(cfg); err != nil {
 		return err
 	}
 	if err = t.ask(cfg); err != nil {
@@ -99,9 +100,6 @@ func (t *Tap) openPoll() error {
 	}
 	t.wake = os.NewFile(uintptr(fd), "eventfd")
 	t.fds = []unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(fd), Events: unix.POLLIN}}
-	if t.watch != nil {
-		t.fds = append(t.fds, unix.PollFd{Fd: int32(t.watch.Fd()), Events: unix.POLLIN})
-	}
 	return nil
 }
 
@@ -290,5 +288,7 @@ func (t *Tap) wakeUp() {
 
 // networkOrder is v with its bytes in the order that htons(3) gives.
 func networkOrder(v uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], v)
+	return binary.NativeEndian.Uint16(b[:])
 }
