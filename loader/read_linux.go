@@ -156,7 +156,7 @@ const soon = 5
 
 // wait waits until a block is ready or, unless the end is near, until wakeUp.
 func (t *Tap) wait(near bool) error {
-	if t.own != nil && !t.watching {
+	if !near && t.own != nil && !t.watching {
 		t.watchForHub()
 	}
 	fds, limit := t.fds, -1 // none
