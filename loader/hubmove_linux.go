@@ -51,17 +51,18 @@ func (t *Tap) endWatch() (err error) {
 }
 
 // moveSoon has the capture moved while it is read. The watch is not looked at meanwhile, and
-// again only if there was no hub any more.
+// again only if there was no hub any more, or no way to its roster.
 func (t *Tap) moveSoon() {
 	t.moving.Store(true)
 	go func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		err := t.move()
-		if err != nil && !errors.Is(err, errNoHub) {
+		later := errors.Is(err, errNoHub) || errors.Is(err, errBusy)
+		if err != nil && !later {
 			t.is(t.engine, t.reason+"; "+err.Error())
 		}
-		t.moving.Store(!errors.Is(err, errNoHub))
+		t.moving.Store(!later)
 		t.wakeUp()
 	}()
 }
@@ -123,8 +124,12 @@ func (t *Tap) settle(s *seat, p plan) (_ *sharedFilter, err error) {
 // leaveMoved has the own socket leave the hub what that has taken over, which is nothing yet.
 // Else it takes what it took before, for which it asks the scope's program in the hub.
 func (t *Tap) leaveMoved(s *seat) error {
+	cpus, err := cilium.PossibleCPU()
+	if err != nil {
+		return err
+	}
 	place := t.ownPlace()
-	if err := s.Moved.Put(place, make([]uint64, cilium.MustPossibleCPU())); err != nil {
+	if err := s.Moved.Put(place, make([]uint64, cpus)); err != nil {
 		return err
 	}
 	program, err := cilium.NewProgram(&cilium.ProgramSpec{

@@ -76,8 +76,10 @@ func newHubReader(fd, size int) (_ *hubReader, err error) {
 		return nil, fmt.Errorf("map the hub's ring: %w", err)
 	}
 	r.setClock()
-	r.wakes, err = wakesOf(fd)
-	return r, err
+	if r.wakes, err = wakesOf(fd); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // wakesOf is an epoll that is ready when the ring's readers have been woken since it was

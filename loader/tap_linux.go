@@ -21,9 +21,15 @@ type conn struct {
 	left    int           // records of the ring that are to be handled before anything else
 	packet  Packet        // what Read hands on
 	wake    *os.File      // an eventfd(2) that ends a wait
-	fds     []unix.PollFd // what a wait is for: the socket, wake, and the ring if shared
+	fds     []unix.PollFd // what a wait is for: the socket, wake, and the ring if shared, or watch
 	closing atomic.Bool
-	broken  atomic.Bool // what is in the ring may be out of scope: see setScope
+
+	// Until the capture has moved into a hub, or cannot.
+	watching bool        // one is waited for, if that can be
+	watch    *os.File    // an inotify(7) that says when there is one; nil: it is not waited for
+	moving   atomic.Bool // it moves there, or has found that it cannot
+
+	broken atomic.Bool // what is in the ring may be out of scope: see setScope
 
 	counting sync.Mutex // guards total
 	total    counts
@@ -41,11 +47,8 @@ type conn struct {
 	// seat is the capture's place in the interface's hub; nil: it has none. shared is the
 	// same when that is what is read, and not what is left in a ring of its own: whoever
 	// changes it has mu, counting and reading.
-	seat     atomic.Pointer[seat]
-	shared   *seat
-	watching bool        // a hub is waited for, if that can be
-	watch    *os.File    // an inotify(7) that says when there is one; nil: it cannot
-	moving   atomic.Bool // it is not waited for, since the capture moves there, or cannot
+	seat   atomic.Pointer[seat]
+	shared *seat
 }
 
 // counts are those of PACKET_STATISTICS, which begins anew whenever it is read.
@@ -72,8 +75,9 @@ func (t *Tap) setUp(cfg Config) error {
 func (t *Tap) listen(cfg Config) (err error) {
 	// The ring comes before the bind: else packets would wait in the socket's ordinary
 	// queue, and the kernel would take the socket off the interface and put it back to
-	// exchange one for the other. It comes before the filter, of which the kernel would have
-	// the ring wait until it is in force, and its clock runs meanwhile.
+	// exchange one for the other. It comes before the filter too: the time after which the
+	// kernel hands over blocks that are not full runs from here on, and a ring that is
+	// made right behind a filter may wait for one more grace period.
 	if t.ring, err = requestRing(t.fd, cfg.RingBytes, cfg.Immediate); err != nil {
 		return err
 	}
