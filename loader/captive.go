@@ -45,8 +45,8 @@ func (w *Warden) Guard(ns Namespace) (gap, err error) { return w.guard(ns) }
 func (w *Warden) Captive(cfg CaptiveConfig) (*Captive, error) { return w.captive(cfg) }
 
 // Prepare makes most of a captive socket ahead of the time when it is wanted: what
-// Interface, Label and Scope.Addrs of cfg are, is said by Spare.Captive, which is quicker
-// if Scope.Addrs are the same. Datagram must be as the frames of the interface begin.
+// Interface and Scope.Addrs of cfg are, is said by Spare.Captive, which is quicker if
+// Scope.Addrs are the same. Datagram must be as the frames of the interface begin.
 // Namespace may be closed then.
 //
 // Of the time that Captive takes, most is for the ring, which waits for a grace
@@ -73,8 +73,8 @@ type Spare struct{ spare }
 // Captive makes it one for an interface, a name or Any, and addresses. The Spare is
 // used up, also by an error; one that wraps errors.ErrUnsupported says that a new
 // captive socket would do, or tell why it does not.
-func (s *Spare) Captive(iface string, addrs []netip.Prefix, label string) (*Captive, error) {
-	return s.captive(iface, addrs, label)
+func (s *Spare) Captive(iface string, addrs []netip.Prefix) (*Captive, error) {
+	return s.captive(iface, addrs)
 }
 
 // Close gives it up.

@@ -18,7 +18,6 @@ type captive struct {
 	socket   int // -1: closed, or adopted
 	cookie   uint64
 	entry    guardCaptive // on the list of captives
-	pinned   bool         // the slot is
 	label    string
 	link     link
 	program  cilium.ProgramID // of the scope, which ends with the socket
@@ -74,16 +73,15 @@ func (w *warden) prepare(cfg CaptiveConfig) (_ *Captive, err error) {
 	}
 	// The ring comes before the bind, which waits less then.
 	if cfg.RingBytes > 0 {
-		_, err = requestRing(c.socket, cfg.RingBytes, cfg.Immediate)
+		if _, err = requestRing(c.socket, cfg.RingBytes, cfg.Immediate); err != nil {
+			return nil, err
+		}
 	}
-	return c, err
+	return c, w.label(c, cfg.Label)
 }
 
 // finish does the rest.
 func (w *warden) finish(c *Captive, cfg CaptiveConfig) error {
-	if err := w.label(c, cfg.Label); err != nil {
-		return err
-	}
 	if cfg.Interface != "" {
 		if err := c.bind(); err != nil {
 			return err

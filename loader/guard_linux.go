@@ -128,7 +128,7 @@ func (g *guards) list(c *captive, namespace uint64) (err error) {
 }
 
 // label writes on the list whose a captive socket is, and pins what keeps its
-// filter.
+// filter. The pin goes when the socket is found to be no more.
 func (g *guards) label(c *captive, label string) error {
 	if len(label) >= len(c.entry.Label) {
 		return fmt.Errorf("label %q of a captive socket: %d bytes, %d at most", label, len(label), len(c.entry.Label)-1)
@@ -140,18 +140,7 @@ func (g *guards) label(c *captive, label string) error {
 	if err := g.Captives.Update(c.cookie, &c.entry, cilium.UpdateExist); err != nil {
 		return fmt.Errorf("label captive socket %d: %w", c.cookie, err)
 	}
-	return g.keepSlot(c)
-}
-
-// keepSlot pins what keeps the filter of a captive socket. The pin goes when the socket
-// is found to be no more.
-func (g *guards) keepSlot(c *captive) error {
-	if c.pinned {
-		return nil
-	}
-	err := c.slot.Pin(g.pinOfSlot(c.cookie))
-	c.pinned = err == nil
-	return err
+	return c.slot.Pin(g.pinOfSlot(c.cookie))
 }
 
 func (g *guards) pinOfSlot(cookie uint64) string {

@@ -15,45 +15,31 @@ type spare struct {
 }
 
 func (w *warden) spare(cfg CaptiveConfig) (*Spare, error) {
-	cfg.Interface, cfg.Label = "", ""
+	cfg.Interface = ""
 	c, err := w.prepare(cfg)
 	cfg.Namespace = nil // is the caller's to close
 	if err != nil {
 		return nil, err
 	}
-	if err := w.keepSlot(c); err != nil {
-		c.close()
-		return nil, err
-	}
 	return &Spare{spare{w, cfg, c}}, nil
 }
 
-// keepSlot does for a socket that will get a label what needs none.
-func (w *warden) keepSlot(c *Captive) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.guards == nil {
-		return errClosed
-	}
-	return w.guards.keepSlot(&c.captive)
-}
-
-func (s *spare) captive(iface string, addrs []netip.Prefix, label string) (*Captive, error) {
+func (s *spare) captive(iface string, addrs []netip.Prefix) (*Captive, error) {
 	c := s.made
 	s.made = nil
 	if c == nil {
 		return nil, errClosed
 	}
-	if err := s.give(c, iface, addrs, label); err != nil {
+	if err := s.give(c, iface, addrs); err != nil {
 		c.close()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (s *spare) give(c *Captive, iface string, addrs []netip.Prefix, label string) error {
+func (s *spare) give(c *Captive, iface string, addrs []netip.Prefix) error {
 	cfg := s.cfg
-	cfg.Interface, cfg.Label, cfg.Scope.Addrs = iface, label, addrs
+	cfg.Interface, cfg.Scope.Addrs = iface, addrs
 	var err error
 	if c.link, err = findWith(c.socket, iface); err != nil { // the namespace may be closed here
 		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)

@@ -19,7 +19,7 @@ func TestASpareBecomesACaptiveOfItsScope(t *testing.T) {
 	}
 	defer spare.Close()
 	l.send(t, udp(1, 2, "too early"))
-	c, err := spare.Captive("eth0", scopeOf(1).Addrs, "")
+	c, err := spare.Captive("eth0", scopeOf(1).Addrs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func TestASpareBecomesACaptiveOfItsScope(t *testing.T) {
 	if err := unix.SetsockoptInt(c.FD(), unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); !errors.Is(err, unix.EPERM) {
 		t.Errorf("PACKET_QDISC_BYPASS: %v, want EPERM", err)
 	}
-	if _, err := spare.Captive("eth0", nil, ""); err == nil {
+	if _, err := spare.Captive("eth0", nil); err == nil {
 		t.Error("a spare was used twice")
 	}
 }
@@ -39,8 +39,8 @@ func TestASpareThatDoesNotFitSaysSo(t *testing.T) {
 	l := newLab(t)
 	newTun(t, l.near)
 	for name, take := range map[string]func(*Spare) (*Captive, error){
-		"another link type":       func(s *Spare) (*Captive, error) { return s.Captive("tun0", nil, "") },
-		"more addresses than fit": func(s *Spare) (*Captive, error) { return s.Captive("eth0", hosts(5000, false, true), "") },
+		"another link type":       func(s *Spare) (*Captive, error) { return s.Captive("tun0", nil) },
+		"more addresses than fit": func(s *Spare) (*Captive, error) { return s.Captive("eth0", hosts(5000, false, true)) },
 	} {
 		spare, err := w.Prepare(CaptiveConfig{Namespace: l.near})
 		if err != nil {
@@ -78,7 +78,7 @@ func BenchmarkAsking(b *testing.B) {
 					b.Fatal(err)
 				}
 				b.StartTimer()
-				c, err := spare.Captive("eth0", cfg.Scope.Addrs, "")
+				c, err := spare.Captive("eth0", cfg.Scope.Addrs)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -291,20 +291,32 @@ func (cfg setupConfig) fromDaemon(ring int, immediate bool) (capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
 	g, socket, err := c.Capture(broker.Request{Interface: cfg.Interface, Ring: ring, Immediate: immediate})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.Close())
 	}
-	defer socket.Close()
 	fd, err := unix.FcntlInt(socket.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, socket.Close(), c.Close())
 	}
 	tap, err := loader.Hold(fd, loader.HeldConfig{
 		Interface: g.Interface, Index: g.Ifindex, LinkType: bpf.FileLinkType(g.LinkType), HasRing: true, RingBytes: g.Ring, Immediate: immediate,
 	})
-	return tapCapture{tap}, err
+	if err != nil {
+		return nil, errors.Join(err, socket.Close(), c.Close())
+	}
+	return givenCapture{tapCapture{tap}, socket, c}, nil
+}
+
+// A givenCapture keeps its connection, as jailtap capture does, to ask for counts.
+type givenCapture struct {
+	tapCapture
+	socket *os.File
+	client *broker.Client
+}
+
+func (c givenCapture) close() error {
+	return errors.Join(c.tapCapture.close(), c.socket.Close(), c.client.Close())
 }
 
 // A tapCapture is a capture of ours.

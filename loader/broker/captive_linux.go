@@ -35,7 +35,7 @@ type Captives interface {
 // A Spare is a captive socket that is nobody's yet: *loader.Spare, but for what it
 // becomes.
 type Spare interface {
-	Captive(iface string, addrs []netip.Prefix, label string) (Captive, error)
+	Captive(iface string, addrs []netip.Prefix) (Captive, error)
 	Close() error
 }
 
@@ -69,8 +69,8 @@ func (w warden) Prepare(cfg loader.CaptiveConfig) (Spare, error) {
 
 type spare struct{ *loader.Spare }
 
-func (s spare) Captive(iface string, addrs []netip.Prefix, label string) (Captive, error) {
-	c, err := s.Spare.Captive(iface, addrs, label)
+func (s spare) Captive(iface string, addrs []netip.Prefix) (Captive, error) {
+	c, err := s.Spare.Captive(iface, addrs)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,24 +14,40 @@ import (
 // A Client is a connection to a Server. It is good for one capture, and for as
 // long as one wants to change its filter or know its counts: the socket is not
 // shut when the connection ends. Its methods may be called from several goroutines.
+//
+// Its calls are the kernel's own, which wait: who asks for one thing and waits for it has
+// it sooner than through the runtime's poller.
 type Client struct {
-	mu   sync.Mutex
-	conn *net.UnixConn
+	asking sync.Mutex // held by who waits for an answer
+	mu     sync.Mutex
+	fd     int // -1: closed; it is closed by who has both
 }
 
 // answerTime is how long a Client waits for an answer.
-const answerTime = 30 * time.Second
+var answerTime = unix.Timeval{Sec: 30}
 
 // Dial connects to the Server at a path; "" is DefaultSocket.
 func Dial(path string) (*Client, error) {
 	if path == "" {
 		path = DefaultSocket
 	}
-	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
-	return &Client{conn: conn}, nil
+	if err := connect(fd, path); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("broker: %s: connect: %w", path, err)
+	}
+	return &Client{fd: fd}, nil
+}
+
+func connect(fd int, path string) error {
+	return errors.Join(
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &answerTime),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &answerTime), // of connect too: socket(7)
+		unix.Connect(fd, &unix.SockaddrUnix{Name: path}),
+	)
 }
 
 // Capture asks for a captive socket, which the caller closes. It has packets at
@@ -76,18 +91,36 @@ func (c *Client) Stats() (Stats, error) {
 	return *a.Stats, nil
 }
 
-// Close ends the connection.
-func (c *Client) Close() error { return c.conn.Close() }
+// Close ends the connection, and with it the wait for an answer.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	if c.fd >= 0 {
+		unix.Shutdown(c.fd, unix.SHUT_RDWR)
+	}
+	c.mu.Unlock()
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return fmt.Errorf("broker: %w", net.ErrClosed)
+	}
+	fd := c.fd
+	c.fd = -1
+	return unix.Close(fd)
+}
 
 func (c *Client) ask(op string, r Request) (*answer, *os.File, error) {
 	text, err := json.Marshal(message{Version: Version, Op: op, Request: r})
 	if err != nil {
 		return nil, nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.conn.SetDeadline(time.Now().Add(answerTime))
-	if _, err := c.conn.Write(text); err != nil {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	if c.fd < 0 {
+		return nil, nil, fmt.Errorf("broker: %w", net.ErrClosed)
+	}
+	if err := c.send(text); err != nil {
 		return nil, nil, fmt.Errorf("broker: %w", err)
 	}
 	a, socket, err := c.receive()
@@ -97,17 +130,26 @@ func (c *Client) ask(op string, r Request) (*answer, *os.File, error) {
 	return a, socket, err
 }
 
+func (c *Client) send(text []byte) error {
+	_, err := untilDone(func() (int, error) { return 0, unix.Sendto(c.fd, text, unix.MSG_NOSIGNAL, nil) })
+	return err
+}
+
 func (c *Client) receive() (*answer, *os.File, error) {
-	size, err := c.awaited()
+	// Memory for the longest answer there may be would take longer to get than the answer.
+	size, err := untilDone(func() (int, error) {
+		n, _, err := unix.Recvfrom(c.fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+		return n, err
+	})
+	if err == nil && size == 0 {
+		err = errors.New("it closed the connection")
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("broker: %w", err)
 	}
-	buf := make([]byte, size)
+	buf := make([]byte, min(size, maxMessage))
 	rights := make([]byte, unix.CmsgSpace(4))
-	n, rightsLen, _, _, err := c.conn.ReadMsgUnix(buf, rights)
-	if err == nil && n == 0 {
-		err = errors.New("it closed the connection")
-	}
+	n, rightsLen, _, _, err := unix.Recvmsg(c.fd, buf, rights, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return nil, nil, fmt.Errorf("broker: %w", err)
 	}
@@ -122,18 +164,18 @@ func (c *Client) receive() (*answer, *os.File, error) {
 	return a, socket, nil
 }
 
-// awaited waits for an answer and tells its size. Memory for the longest one there may
-// be would take longer to get than the answer.
-func (c *Client) awaited() (size int, err error) {
-	raw, err := c.conn.SyscallConn()
-	if err != nil {
-		return 0, err
+// untilDone does it again when a signal has come in between, of which the runtime sends
+// itself some.
+func untilDone(do func() (int, error)) (n int, err error) {
+	for {
+		switch n, err = do(); {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return n, os.ErrDeadlineExceeded
+		default:
+			return n, err
+		}
 	}
-	err2 := raw.Read(func(fd uintptr) bool {
-		size, _, err = unix.Recvfrom(int(fd), nil, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT)
-		return !errors.Is(err, unix.EAGAIN)
-	})
-	return min(size, maxMessage), errors.Join(err, err2)
 }
 
 // received is the descriptor that came, if one did.

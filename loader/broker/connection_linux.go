@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +18,8 @@ import (
 // A connection is a client's.
 type connection struct {
 	*Server
-	conn *net.UnixConn
-	log  *slog.Logger
+	conn  *net.UnixConn
+	about []any // whose it is, for the log
 
 	peer      *Peer       // the client, if it was looked at just now; nil: it has to be
 	namespace NamespaceID // the client's, when it asked for it
@@ -34,14 +33,15 @@ type connection struct {
 func (s *Server) connected(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	c := &connection{Server: s, conn: conn, log: s.Log}
+	c := &connection{Server: s, conn: conn}
+	looked := time.Now()
 	peer, err := peerOf(conn)
 	if err != nil {
 		c.turnAway(Refuse(CodePeer, "%v", err))
 		return
 	}
 	defer peer.Close()
-	c.log = s.Log.With("pid", peer.PID, "uid", peer.UID, "cgroup", peer.Cgroup)
+	c.about = []any{"pid", peer.PID, "uid", peer.UID, "cgroup", peer.Cgroup}
 	leave, err := s.enter(user{peer.UID, peer.NamespaceID})
 	if err != nil {
 		c.turnAway(err)
@@ -49,23 +49,14 @@ func (s *Server) connected(ctx context.Context, conn *net.UnixConn) {
 	}
 	defer leave()
 
-	// Who asks at once, as most do, is not looked at again.
-	text, err := c.receive(promptly)
-	if err == nil {
+	text, err := c.receive(patience)
+	if time.Since(looked) < promptly { // as most ask
 		c.peer = peer
-		if !c.turn(ctx, text) {
-			return
-		}
-		c.peer = nil
-	} else if !errors.Is(err, os.ErrDeadlineExceeded) {
-		return
 	}
-	peer.Close()
-	for {
-		text, err := c.receive(c.waits())
-		if err != nil || !c.turn(ctx, text) {
-			return
-		}
+	for err == nil && c.turn(ctx, text) {
+		c.peer = nil
+		peer.Close()
+		text, err = c.receive(c.waits())
 	}
 }
 
@@ -91,6 +82,9 @@ func (c *connection) turn(ctx context.Context, text []byte) bool {
 	}
 	return c.change(ctx, m)
 }
+
+// log is made when there is something to write, which is behind the answer.
+func (c *connection) log() *slog.Logger { return c.Log.With(c.about...) }
 
 // waits is how long the client may say nothing.
 func (c *connection) waits() time.Duration {
@@ -143,7 +137,7 @@ func (c *connection) refuse(w *ward, err error) bool {
 		c.stray[r.Code]++
 		c.mu.Unlock()
 	}
-	c.log.Warn("refused", "code", r.Code, "reason", r.Text)
+	c.log().Warn("refused", "code", r.Code, "reason", r.Text)
 	return c.send(&answer{Error: r}) == nil
 }
 
@@ -176,13 +170,21 @@ func (c *connection) capture(ctx context.Context, r *Request) bool {
 		return c.refuse(nil, err)
 	}
 	w := c.Server.ward(jail)
-	c.log = c.log.With("jail", jail.Name, "interface", r.Interface)
+	c.about = append(c.about, "jail", jail.Name, "interface", r.Interface)
 	if err := c.give(ctx, jail, w, r); err != nil {
 		jail.Namespace.Close()
 		return c.refuse(w, err)
 	}
-	w.restock(jail, c.kind(r), w.scopeNow(), c.given.LinkType() != bpf.Ethernet, c.Captives.Prepare)
+	c.restock(jail, r)
 	return true
+}
+
+// restock has spares made like the socket that was given.
+func (c *connection) restock(jail *Jail, r *Request) {
+	c.ward.restock(jail, c.kind(r), loader.CaptiveConfig{
+		Namespace: jail.Namespace, Scope: c.ward.scopeNow(), Datagram: c.given.LinkType() != bpf.Ethernet,
+		RingBytes: r.Ring, Immediate: r.Immediate, Label: c.label(jail.Name),
+	}, c.Captives.Prepare)
 }
 
 func (c *connection) kind(r *Request) kind {
@@ -265,7 +267,7 @@ func (c *connection) fromSpare(w *ward, scope bpf.Scope, r *Request) (Captive, e
 	if s == nil {
 		return nil, nil
 	}
-	captive, err := s.Captive(r.Interface, scope.Addrs, c.label(w.name))
+	captive, err := s.Captive(r.Interface, scope.Addrs)
 	if errors.Is(err, errors.ErrUnsupported) { // more addresses than then, or another interface of that name
 		return nil, nil
 	}
@@ -296,7 +298,7 @@ func (c *connection) handOver(ctx context.Context, h *holding, w *ward, r *Reque
 		return err
 	}
 	w.given()
-	c.log.Info("captive given", "cookie", g.Cookie, "ifindex", g.Ifindex, "ring", g.Ring, "filter", length, "scope", g.Scope)
+	c.log().Info("captive given", "cookie", g.Cookie, "ifindex", g.Ifindex, "ring", g.Ring, "filter", length, "scope", g.Scope)
 	return h.Release()
 }
 
@@ -325,7 +327,7 @@ func (c *connection) answer(ctx context.Context, m *message) (*answer, error) {
 	}
 	rest, length, err := c.setFilter(ctx, c.given, c.ward, &m.Filter)
 	if err == nil {
-		c.log.Info("filter set", "cookie", c.given.Cookie(), "filter", length)
+		c.log().Info("filter set", "cookie", c.given.Cookie(), "filter", length)
 	}
 	return &answer{Rest: &rest}, err
 }

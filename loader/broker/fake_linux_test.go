@@ -63,8 +63,11 @@ type grist struct {
 }
 
 func (m *mill) Captive(cfg loader.CaptiveConfig) (Captive, error) {
-	if m.before != nil {
-		m.before()
+	m.mu.Lock()
+	before := m.before
+	m.mu.Unlock()
+	if before != nil {
+		before()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -78,6 +81,13 @@ func (m *mill) Captive(cfg loader.CaptiveConfig) (Captive, error) {
 	g := &grist{cfg: cfg, cookie: uint64(len(m.made) + 1), socket: pair[0], other: pair[1], scope: cfg.Scope}
 	m.made = append(m.made, g)
 	return g, nil
+}
+
+// interpose has something done before each socket is made.
+func (m *mill) interpose(before func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.before = before
 }
 
 func (m *mill) Prepare(cfg loader.CaptiveConfig) (Spare, error) {
@@ -96,14 +106,16 @@ type husk struct {
 	cfg  loader.CaptiveConfig
 }
 
-func (h *husk) Captive(iface string, addrs []netip.Prefix, label string) (Captive, error) {
+func (h *husk) Captive(iface string, addrs []netip.Prefix) (Captive, error) {
 	h.Close()
 	if h.mill.tooFew > 0 && len(addrs) > h.mill.tooFew {
 		return nil, errors.ErrUnsupported
 	}
 	cfg := h.cfg
-	cfg.Interface, cfg.Label, cfg.Scope.Addrs = iface, label, addrs
+	cfg.Interface, cfg.Scope.Addrs = iface, addrs
 	c, err := h.mill.Captive(cfg)
+	h.mill.mu.Lock()
+	defer h.mill.mu.Unlock()
 	if err == nil {
 		c.(*grist).spare = true
 	}

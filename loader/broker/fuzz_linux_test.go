@@ -83,10 +83,10 @@ func FuzzConnection(f *testing.F) {
 			for range fds % 5 {
 				rights = append(rights, unix.UnixRights(int(null.Fd()), int(null.Fd()))...)
 			}
-			if _, _, err := c.conn.WriteMsgUnix(datagram, rights, nil); err != nil {
+			if err := unix.Sendmsg(c.fd, datagram, rights, nil, unix.MSG_NOSIGNAL); err != nil {
 				break // the Server has had enough
 			}
-			c.conn.SetReadDeadline(time.Now().Add(time.Second))
+			unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
 			_, socket, err := c.receive()
 			if socket != nil {
 				socket.Close()

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -168,7 +170,7 @@ func TestMessagesOutsideTheProtocolEndTheConnection(t *testing.T) {
 		strings.Repeat(" ", maxMessage+1):                         CodeMessage,
 	} {
 		c := b.dial(t)
-		if _, err := c.conn.Write([]byte(text)); err != nil {
+		if err := c.send([]byte(text)); err != nil {
 			t.Fatalf("%.40s: %v", text, err)
 		}
 		a, _, err := c.receive()
@@ -245,7 +247,7 @@ func TestDescriptorsThatAClientSendsAreNeverOpenHere(t *testing.T) {
 	rights := unix.UnixRights(slices.Repeat([]int{int(w.Fd())}, 200)...)
 	text, _ := json.Marshal(message{Version: Version, Op: opStats})
 	for range 20 {
-		if _, _, err := c.conn.WriteMsgUnix(text, rights, nil); err != nil {
+		if err := unix.Sendmsg(c.fd, text, rights, nil, unix.MSG_NOSIGNAL); err != nil {
 			t.Fatal(err)
 		}
 		if a, _, err := c.receive(); err != nil || a.Error.Code != CodeMessage {
@@ -265,9 +267,9 @@ func TestAClientThatDoesNothingHoldsUpNobody(t *testing.T) {
 	b := open(t, Jail{}, nil)
 	deaf := b.dial(t)
 	text, _ := json.Marshal(message{Version: Version, Op: opStats})
-	deaf.conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+	unix.SetsockoptTimeval(deaf.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 200_000})
 	for { // until the Server's answers fill its queue, and its questions the Server's
-		if _, err := deaf.conn.Write(text); err != nil {
+		if err := deaf.send(text); err != nil {
 			break
 		}
 	}
@@ -280,10 +282,10 @@ func TestTheScopeOfAllSocketsFollowsTheJail(t *testing.T) {
 	b := open(t, Jail{Scope: e}, nil)
 	c, _ := b.capture(t, Request{Interface: "eth0"})
 	one := b.last()
-	b.mill.before = func() { // as the second is being made
+	b.interpose(func() { // as the second is being made
 		e.changes <- scopeOf(1, 2)
 		eventually(t, "the change", func() bool { s, _, _ := one.state(); return len(s.Addrs) == 2 })
-	}
+	})
 	g, socket, err := b.dial(t).Capture(Request{Interface: "eth0"})
 	if err != nil {
 		t.Fatal(err)
@@ -424,9 +426,8 @@ func TestAConnectionOfAProcessThatHasEndedGetsNothing(t *testing.T) {
 }
 
 func TestThePeerIsWhomTheKernelNames(t *testing.T) {
-	b := open(t, Jail{}, nil)
 	seen := make(chan Peer, 1)
-	b.Config.Resolve = func(p *Peer) (*Jail, error) {
+	resolve := func(p *Peer) (*Jail, error) {
 		if f, err := os.Open(p.Namespace); err != nil {
 			t.Error(err)
 		} else if id, err := idOf(f); err != nil || id != p.NamespaceID {
@@ -435,6 +436,7 @@ func TestThePeerIsWhomTheKernelNames(t *testing.T) {
 		seen <- *p
 		return nil, errors.New("none of mine")
 	}
+	b := open(t, Jail{}, func(b *bureau) { b.Config.Resolve = resolve })
 	b.refused(t, Request{Interface: "eth0"}, CodePeer, "none of mine")
 	p := <-seen
 	cgroup, err := os.ReadFile("/proc/self/cgroup")
@@ -443,5 +445,43 @@ func TestThePeerIsWhomTheKernelNames(t *testing.T) {
 	}
 	if p.PID != os.Getpid() || int(p.UID) != os.Getuid() || int(p.GID) != os.Getgid() || !strings.Contains(string(cgroup), "0::"+p.Cgroup+"\n") {
 		t.Errorf("%+v", p)
+	}
+}
+
+func TestACloseEndsTheWaitForAnAnswer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // it never answers
+	c, err := Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := c.Stats()
+		ended <- err
+	}()
+	time.Sleep(20 * time.Millisecond) // it most likely waits
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("an answer from nobody")
+	}
+	if _, err := c.Stats(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("asked after Close: %v, want ErrClosed", err)
+	}
+	if err := c.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed twice: %v, want ErrClosed", err)
+	}
+}
+
+func TestWhereNobodyListensIsAnErrorThatSaysWhere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	if _, err := Dial(path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v, want that %s does not exist", err, path)
 	}
 }

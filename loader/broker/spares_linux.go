@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"jailtap/bpf"
 	"jailtap/loader"
 )
 
@@ -90,7 +89,7 @@ func (w *ward) missing(k kind) int {
 // restock prepares sockets like one that was just given, for those who will ask for the
 // same: what takes long is done then. It closes the jail's namespace, when it is done
 // with it.
-func (w *ward) restock(jail *Jail, k kind, scope bpf.Scope, cooked bool, prepare func(loader.CaptiveConfig) (Spare, error)) {
+func (w *ward) restock(jail *Jail, k kind, cfg loader.CaptiveConfig, prepare func(loader.CaptiveConfig) (Spare, error)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.failed != nil || w.stocking || k.iface == "" || k.ring > largestSpare {
@@ -98,24 +97,29 @@ func (w *ward) restock(jail *Jail, k kind, scope bpf.Scope, cooked bool, prepare
 		return
 	}
 	w.stocking = true
-	w.stockers.Go(func() {
+	w.stockers.Add(1)
+	time.AfterFunc(stockRest, func() { // a goroutine would have a thread of its own woken for it
+		defer w.stockers.Done()
 		defer jail.Namespace.Close()
-		defer w.stocked()
-		time.Sleep(stockRest)
-		cfg := loader.CaptiveConfig{Namespace: jail.Namespace, Scope: scope, Datagram: cooked, RingBytes: k.ring, Immediate: k.immediate}
-		for w.missing(k) > 0 {
-			w.dropSpares(sparesOfWard - 1)
-			s, err := prepare(cfg)
-			if err != nil {
-				w.log.Warn("no spare captive", "error", err)
-				return
-			}
-			if !w.store(stored{s, k}) {
-				s.Close()
-				return
-			}
-		}
+		w.stock(k, cfg, prepare)
 	})
+}
+
+// stock prepares what is missing.
+func (w *ward) stock(k kind, cfg loader.CaptiveConfig, prepare func(loader.CaptiveConfig) (Spare, error)) {
+	defer w.stocked()
+	for w.missing(k) > 0 {
+		w.dropSpares(sparesOfWard - 1)
+		s, err := prepare(cfg)
+		if err != nil {
+			w.log.Warn("no spare captive", "error", err)
+			return
+		}
+		if !w.store(stored{s, k}) {
+			s.Close()
+			return
+		}
+	}
 }
 
 func (w *ward) stocked() {

@@ -75,13 +75,13 @@ func TestSparesGiveWayWhenDescriptorsAreShort(t *testing.T) {
 	b.capture(t, Request{Interface: "eth0"})
 	eventually(t, "spares", func() bool { return b.ready() == sparesOfKind })
 	short := 1
-	b.before = func() {
+	b.interpose(func() {
 		b.refuses(nil)
 		if short > 0 {
 			short--
 			b.refuses(unix.EMFILE)
 		}
-	}
+	})
 	b.capture(t, Request{Interface: "eth1"})
 	if made := b.last(); made.cfg.Interface != "eth1" || made.spare {
 		t.Errorf("spare %v, %+v", made.spare, made.cfg)
