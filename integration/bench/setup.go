@@ -27,7 +27,8 @@ import (
 )
 
 const (
-	setupRounds  = 15
+	setupRounds  = 9
+	setupRun     = 5 // captures of a kind in a row
 	memoryRounds = 7
 )
 
@@ -213,11 +214,13 @@ func runAskers(config string) error {
 	askings := map[string][]asking{}
 	for range cfg.Rounds {
 		for _, a := range askers {
-			took, err := a.once()
-			if err != nil {
-				return fmt.Errorf("%s: %w", a.name, err)
+			for range setupRun {
+				took, err := a.once()
+				if err != nil {
+					return fmt.Errorf("%s: %w", a.name, err)
+				}
+				askings[a.name] = append(askings[a.name], took)
 			}
-			askings[a.name] = append(askings[a.name], took)
 		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(askings)
