@@ -42,6 +42,7 @@ type hubSharers struct {
 const (
 	hubMapCounts   = "counts"
 	hubMapHubs     = "hubs"
+	hubMapKnown    = "known"
 	hubMapMany     = "many"
 	hubMapMoved    = "moved"
 	hubMapOwners4  = "owners4"
@@ -105,6 +106,7 @@ type hubProgramSpecs struct {
 type hubMapSpecs struct {
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
 	Hubs     *ebpf.MapSpec `ebpf:"hubs"`
+	Known    *ebpf.MapSpec `ebpf:"known"`
 	Many     *ebpf.MapSpec `ebpf:"many"`
 	Moved    *ebpf.MapSpec `ebpf:"moved"`
 	Owners4  *ebpf.MapSpec `ebpf:"owners4"`
@@ -144,6 +146,7 @@ func (o *hubObjects) Close() error {
 type hubMaps struct {
 	Counts   *ebpf.Map `ebpf:"counts"`
 	Hubs     *ebpf.Map `ebpf:"hubs"`
+	Known    *ebpf.Map `ebpf:"known"`
 	Many     *ebpf.Map `ebpf:"many"`
 	Moved    *ebpf.Map `ebpf:"moved"`
 	Owners4  *ebpf.Map `ebpf:"owners4"`
@@ -159,6 +162,7 @@ func (m *hubMaps) Close() error {
 	return _HubClose(
 		m.Counts,
 		m.Hubs,
+		m.Known,
 		m.Many,
 		m.Moved,
 		m.Owners4,

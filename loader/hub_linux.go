@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -24,7 +25,10 @@ type hub struct {
 	id     uint32
 }
 
-const hubShares = 8 // SHARERS of hub.bpf.c
+const (
+	hubShares     = 8  // SHARERS of hub.bpf.c
+	hubDigestBits = 14 // DIGEST_BITS
+)
 
 // What a capture wants, of hub.bpf.c.
 const (
@@ -161,10 +165,10 @@ func hasError(fd int) bool {
 
 // maps are the hub's, in the order in which entries name them.
 func (m *hubMaps) maps() [numHubMaps]**cilium.Map {
-	return [...]**cilium.Map{&m.Owners4, &m.Owners6, &m.Watchers, &m.Scopes, &m.Rings, &m.Wants, &m.Many, &m.Counts, &m.Hubs, &m.Seen, &m.Moved}
+	return [...]**cilium.Map{&m.Owners4, &m.Owners6, &m.Watchers, &m.Scopes, &m.Rings, &m.Wants, &m.Many, &m.Counts, &m.Hubs, &m.Seen, &m.Moved, &m.Known}
 }
 
-const numHubMaps = 11
+const numHubMaps = 12
 
 // claim takes a number for a capture and publishes it, and takes away what those that
 // were killed have left behind.
@@ -284,11 +288,26 @@ func (h *hub) owners(a netip.Addr) *cilium.Map {
 // add has frames of these addresses shown to the capture's program.
 func (h *hub) add(addrs []netip.Prefix) error {
 	for _, p := range addrs {
-		if err := share(h.owners(p.Addr()), p.Addr().AsSlice(), h.id); err != nil {
+		key := p.Addr().AsSlice()
+		err := h.Known.Put(digest(key), uint8(1))
+		if err == nil {
+			err = share(h.owners(p.Addr()), key, h.id)
+		}
+		if err != nil {
 			return fmt.Errorf("share address %v: %w", p.Addr(), err)
 		}
 	}
 	return nil
+}
+
+// digest is an address's place in the map known, as is_known of hub.bpf.c has it.
+func digest(addr []byte) uint32 {
+	var folded uint32
+	for word := range slices.Chunk(addr, 4) {
+		folded ^= binary.NativeEndian.Uint32(word)
+	}
+	const golden = 0x9e3779b1
+	return folded * golden >> (32 - hubDigestBits)
 }
 
 func (h *hub) remove(addrs []netip.Prefix) error {

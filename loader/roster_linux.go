@@ -30,7 +30,7 @@ const (
 
 	// hubVersion changes when the places, programs and maps of different builds do not
 	// go together.
-	hubVersion = 4
+	hubVersion = 5
 
 	// ownSockets is how many captures at an interface have sockets of their own before
 	// others share a hub, which costs these more. Then they move into it.
