@@ -55,7 +55,7 @@ func main() {
 // isAnother does the work of a process that this program has started to be another, and
 // reports whether it is one.
 func isAnother() (is bool, err error) {
-	for variable, run := range map[string]func(config string) error{captorsVariable: runCaptors, setupVariable: runAskers} {
+	for variable, run := range map[string]func(config string) error{captorsVariable: runCaptors, handoverVariable: runHandover, setupVariable: runAskers} {
 		if config, ok := os.LookupEnv(variable); ok {
 			return true, run(config)
 		}

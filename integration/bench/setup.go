@@ -37,8 +37,8 @@ const setupVariable = "JAILTAP_BENCH_SETUP"
 
 // A setupConfig says where to ask, and how often.
 type setupConfig struct {
-	Interface, Broker string
-	Rounds            int
+	Interface, Broker, Handover string
+	Rounds                      int
 }
 
 // An asking is what one capture took from when it was asked for.
@@ -207,6 +207,11 @@ func runAskers(config string) error {
 	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
 		return err
 	}
+	end, err := cfg.startHandover()
+	if err != nil {
+		return err
+	}
+	defer end()
 	askers, err := cfg.askers()
 	if err != nil {
 		return err
@@ -241,12 +246,14 @@ func (a asker) once() (took asking, err error) {
 	return took, errors.Join(err, c.close())
 }
 
-// Kinds of captures, by when the kernel hands over packets that are few.
-var setupKinds = []struct {
+// A setupKind is of captures, by when the kernel hands over packets that are few.
+type setupKind struct {
 	name                       string
 	immediate                  bool
 	ring, block, timeoutMillis int // as loader makes them
-}{
+}
+
+var setupKinds = []setupKind{
 	{"after 50 ms", false, 2 << 20, 256 << 10, 50},
 	{"after 1 ms", true, 4 << 20, 128 << 10, 1},
 }
@@ -257,19 +264,15 @@ const (
 	openAuto   = "`loader.Open`, engine auto"
 	openEBPF   = "`loader.Open`, engine ebpf"
 	fromDaemon = "`jailtap serve`"
+	handedOver = "a ready ring, handed over"
 )
 
 func (cfg setupConfig) askers() (list []asker, err error) {
-	user := bpf.Program{{Op: retK, K: bpf.KeepAll}}
-	filter, err := bpf.Compile(captureScope(), bpf.View{LinkType: bpf.Ethernet, Live: true}, bpf.Linux, user)
+	filter, ifindex, err := cfg.bareParts()
 	if err != nil {
 		return nil, err
 	}
-	on, err := net.InterfaceByName(cfg.Interface)
-	if err != nil {
-		return nil, err
-	}
-	for _, k := range setupKinds {
+	for i, k := range setupKinds {
 		open := func(e loader.Engine) func() (capture, error) {
 			return func() (capture, error) {
 				tap, err := loader.Open(loader.Config{Interface: cfg.Interface, Scope: captureScope(), Engine: e, Immediate: k.immediate})
@@ -278,13 +281,27 @@ func (cfg setupConfig) askers() (list []asker, err error) {
 		}
 		bare := k.name + bareCalls
 		list = append(list,
-			asker{bare, bare, func() (capture, error) { return bareCapture(on.Index, filter, k.ring, k.block, k.timeoutMillis) }},
+			asker{bare, bare, func() (capture, error) { return bareCapture(k, filter, ifindex) }},
 			asker{k.name + openAuto, bare, open(loader.Auto)},
 			asker{k.name + openEBPF, bare, open(loader.EBPF)},
 			asker{k.name + fromDaemon, bare, func() (capture, error) { return cfg.fromDaemon(k.ring, k.immediate) }},
+			asker{k.name + handedOver, bare, func() (capture, error) { return cfg.handedOver(i) }},
 		)
 	}
 	return list, nil
+}
+
+// bareParts are the filter of captures, as jailtap has it, and the number of their interface.
+func (cfg setupConfig) bareParts() (filter bpf.Program, ifindex int, err error) {
+	user := bpf.Program{{Op: retK, K: bpf.KeepAll}}
+	if filter, err = bpf.Compile(captureScope(), bpf.View{LinkType: bpf.Ethernet, Live: true}, bpf.Linux, user); err != nil {
+		return nil, 0, err
+	}
+	on, err := net.InterfaceByName(cfg.Interface)
+	if err != nil {
+		return nil, 0, err
+	}
+	return filter, on.Index, nil
 }
 
 // fromDaemon asks the daemon for a captive socket with its ring, as jailtap capture
@@ -343,32 +360,45 @@ type bare struct {
 	mem []byte
 }
 
-func bareCapture(ifindex int, filter bpf.Program, ring, block, timeoutMillis int) (_ capture, err error) {
+func bareCapture(k setupKind, filter bpf.Program, ifindex int) (_ capture, err error) {
 	b := &bare{}
-	if b.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+	if b.fd, err = bareRing(k, filter); err != nil {
 		return nil, err
 	}
-	const frame = 2048
-	req := unix.TpacketReq3{
-		Block_size: uint32(block), Block_nr: uint32(ring / block), Frame_size: frame, Frame_nr: uint32(ring / frame),
-		Retire_blk_tov: uint32(timeoutMillis),
-	}
-	if err = attachFilter(b.fd, filter); err == nil {
-		err = unix.SetsockoptInt(b.fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3)
-	}
-	if err == nil {
-		err = unix.SetsockoptTpacketReq3(b.fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req)
-	}
-	if err == nil {
-		b.mem, err = unix.Mmap(b.fd, 0, ring, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	}
-	if err == nil {
+	if err = b.mapRing(k); err == nil {
 		err = bindToIndex(b.fd, ifindex, unix.ETH_P_ALL)
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	return b, nil
+}
+
+// bareRing is a socket with its filter and its ring.
+func bareRing(k setupKind, filter bpf.Program) (fd int, err error) {
+	if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, err
+	}
+	const frame = 2048
+	req := unix.TpacketReq3{
+		Block_size: uint32(k.block), Block_nr: uint32(k.ring / k.block), Frame_size: frame, Frame_nr: uint32(k.ring / frame),
+		Retire_blk_tov: uint32(k.timeoutMillis),
+	}
+	if err = attachFilter(fd, filter); err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3)
+	}
+	if err == nil {
+		err = unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req)
+	}
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+func (b *bare) mapRing(k setupKind) (err error) {
+	b.mem, err = unix.Mmap(b.fd, 0, k.ring, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return err
 }
 
 // first waits for the first block, and looks at the length of the first packet in it
@@ -400,11 +430,12 @@ func printAskings(w io.Writer, askings map[string][]asking, rounds int) {
 		"every %v or so; medians of %d rounds, and medians of the ratios to the bare system calls in the same round. These are\n"+
 		"socket, filter of the same instructions, ring of the same size, mapping, bind. For a ring the kernel waits for a\n"+
 		"grace period, %s. It hands over blocks that are not full after a time, which jailtap has 1 ms\n"+
-		"with `--immediate`, else 50 ms. Of the daemon all but the first get spare sockets (BROKER.md).\n\n", between, rounds, gracePeriods())
+		"with `--immediate`, else 50 ms. Of the daemon all but the first get spare sockets (BROKER.md): beside it what is\n"+
+		"the least that takes, a process that hands over a ring which is ready to whoever connects, without asking who that is.\n\n", between, rounds, gracePeriods())
 	fmt.Fprint(w, "| few packets are handed over | capture | ready | first packet | ready, of bare calls | first, of bare calls |\n"+
 		"| --- | --- | ---: | ---: | ---: | ---: |\n")
 	for _, k := range setupKinds {
-		for _, name := range []string{bareCalls, openAuto, openEBPF, fromDaemon} {
+		for _, name := range []string{bareCalls, openAuto, openEBPF, fromDaemon, handedOver} {
 			ready, readyRatio := compareAskings(askings[k.name+name], askings[k.name+bareCalls], func(a asking) time.Duration { return a.Ready })
 			first, firstRatio := compareAskings(askings[k.name+name], askings[k.name+bareCalls], func(a asking) time.Duration { return a.First })
 			fmt.Fprintf(w, "| %s | %s | %.2f | %.2f | %.2f | %.2f |\n", k.name, name, ready, first, readyRatio, firstRatio)
