@@ -57,6 +57,7 @@ func main() {
 func isAnother() (is bool, err error) {
 	for variable, run := range map[string]func(config string) error{captorsVariable: runCaptors, handoverVariable: runHandover, setupVariable: runAskers} {
 		if config, ok := os.LookupEnv(variable); ok {
+			os.Unsetenv(variable) // what it starts is another again
 			return true, run(config)
 		}
 	}
