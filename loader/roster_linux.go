@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -23,6 +24,9 @@ import (
 type roster struct {
 	file  *os.File
 	place int64 // -1: none
+
+	mu   sync.Mutex
+	turn *turn // that is waited for; nil: none
 }
 
 const (
@@ -117,21 +121,85 @@ func crowded(fd int, l link) bool {
 	return true
 }
 
-// rosterPatience is how long a capture waits for others that come, go or change.
-const rosterPatience = 20 * time.Second
+// rosterPatience is how long a capture waits while nobody else comes to an interface.
+var rosterPatience = 20 * time.Second
 
-// lock locks the mutex, which whoever changes the roster or the hub must hold.
+// lock locks the mutex, which whoever changes the roster or the hub must hold. Those who
+// wait take turns, as long as that takes: a thousand captures may come at once.
 func (r *roster) lock() error {
-	end := time.Now().Add(rosterPatience)
-	for pause := time.Millisecond; ; pause = min(2*pause, 32*time.Millisecond) {
-		err := r.setLock(unix.F_WRLCK, rosterMutex)
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+	t, err := r.takeTurn()
+	if t == nil {
+		return err
+	}
+	for seen := r.written(); ; {
+		select {
+		case err := <-t.come:
 			return err
+		case <-time.After(rosterPatience):
 		}
-		if time.Now().After(end) {
-			return errBusy
+		if now := r.written(); now != seen {
+			seen = now
+			continue
 		}
-		time.Sleep(pause)
+		return r.giveUp(t)
+	}
+}
+
+// written is when somebody has come last.
+func (r *roster) written() time.Time {
+	info, err := r.file.Stat()
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+// A turn at the mutex is waited for in the kernel, which knows no limit to that: so it may
+// outlast who wants it.
+type turn struct {
+	come     chan error
+	unwanted bool
+}
+
+// takeTurn locks the mutex, or returns the turn at which it will be locked.
+func (r *roster) takeTurn() (*turn, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.turn != nil { // unwanted so far
+		r.turn.unwanted = false
+		return r.turn, nil
+	}
+	err := r.setLock(unix.F_WRLCK, rosterMutex)
+	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+		return nil, err
+	}
+	r.turn = &turn{come: make(chan error, 1)}
+	go r.await(r.turn)
+	return r.turn, nil
+}
+
+func (r *roster) await(t *turn) {
+	err := r.control(unix.F_OFD_SETLKW, unix.F_WRLCK, rosterMutex)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turn = nil
+	if !t.unwanted {
+		t.come <- err
+	} else if err == nil {
+		r.unlock() // if the file was closed meanwhile, its locks have ended with it
+	}
+}
+
+// giveUp leaves a turn, unless it has come just now.
+func (r *roster) giveUp(t *turn) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case err := <-t.come:
+		return err
+	default:
+		t.unwanted = true
+		return errBusy
 	}
 }
 
@@ -146,8 +214,16 @@ func (r *roster) locked(do func() error) error {
 	return do()
 }
 
-func (r *roster) setLock(kind int16, at int64) error {
-	return unix.FcntlFlock(r.file.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Start: at, Len: 1})
+func (r *roster) setLock(kind int16, at int64) error { return r.control(unix.F_OFD_SETLK, kind, at) }
+
+// control does something about one lock (fcntl(2)).
+func (r *roster) control(op int, kind int16, at int64) error {
+	for {
+		err := unix.FcntlFlock(r.file.Fd(), op, &unix.Flock_t{Type: kind, Start: at, Len: 1})
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // held reports whether somebody else holds one of n locks.
