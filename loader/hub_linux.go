@@ -177,13 +177,12 @@ func (h *hub) claim() error {
 	if err := h.Hubs.Lookup(uint32(0), &about); err != nil {
 		return err
 	}
-	if err := h.clear(about.Limit); err != nil {
+	var err error
+	if h.id, err = h.clear(about.Limit); err != nil {
 		return err
 	}
-	for h.id = 0; h.alive(h.id); h.id++ {
-		if h.id == hubMembers-1 {
-			return fmt.Errorf("%w: %d captures", errHubFull, hubMembers)
-		}
+	if h.id == hubMembers {
+		return fmt.Errorf("%w: %d captures", errHubFull, hubMembers)
 	}
 	if err := h.takeMember(h.id); err != nil {
 		return err
@@ -217,15 +216,20 @@ func pidNamespace() (uint64, error) {
 	return st.Ino, err
 }
 
-// clear takes away all of captures below a number that are no more. The ring is the last
-// of it: as long as that is there, there may be more.
-func (h *hub) clear(limit uint32) error {
+// clear takes away all of captures below a number that are no more, and returns the lowest
+// number that is free. The ring is the last of it: as long as that is there, there may be more.
+func (h *hub) clear(limit uint32) (free uint32, err error) {
 	var removing errgroup.Group // each waits for an RCU grace period
 	removing.SetLimit(64)
 	var errs []error
+	free = limit
 	for id := range limit {
+		if h.alive(id) {
+			continue
+		}
+		free = min(free, id)
 		var ring uint32 // the map's number
-		if h.alive(id) || errors.Is(h.Rings.Lookup(id, &ring), cilium.ErrKeyNotExist) {
+		if errors.Is(h.Rings.Lookup(id, &ring), cilium.ErrKeyNotExist) {
 			continue
 		}
 		if err := errors.Join(h.silence(id), h.unlist(id)); err != nil {
@@ -234,7 +238,10 @@ func (h *hub) clear(limit uint32) error {
 		}
 		removing.Go(func() error { return deleted(h.Rings, id) })
 	}
-	return errors.Join(append(errs, removing.Wait())...)
+	for free < hubMembers && h.alive(free) { // in a hub that is about to end
+		free++
+	}
+	return free, errors.Join(append(errs, removing.Wait())...)
 }
 
 // forgetAll takes a capture off all addresses in a map.

@@ -305,6 +305,33 @@ func TestCapturesThatEnterAHubAtOnceDoNotDisturbOthers(t *testing.T) {
 	allNumbered(t, tap, counted())
 }
 
+// Of many that come at once all share a hub, but for the first two.
+func TestOfManyThatComeAtOnceTwoHaveSocketsOfTheirOwn(t *testing.T) {
+	l := newLab(t)
+	taps := make([]*Tap, 60)
+	var g errgroup.Group
+	for i := range taps {
+		g.Go(func() (err error) {
+			taps[i], err = Open(Config{Interface: "eth0", Namespace: l.near, Scope: scopeOf(byte(i)), RingBytes: 1})
+			return err
+		})
+	}
+	err := g.Wait()
+	own := 0
+	for _, tap := range taps {
+		if tap == nil {
+			continue
+		}
+		if tap.shared == nil {
+			own++
+		}
+		defer tap.Close()
+	}
+	if err != nil || own > ownSockets {
+		t.Errorf("%d have sockets of their own, %v; want %d at most", own, err, ownSockets)
+	}
+}
+
 // numbered sends frames with numbers until the result is called, which says how many.
 func (l lab) numbered(t *testing.T) (stop func() uint32) {
 	t.Helper()
