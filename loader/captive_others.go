@@ -23,7 +23,7 @@ func (w *warden) spare(CaptiveConfig) (*Spare, error) { return nil, errNoCaptive
 
 type spare struct{}
 
-func (s *spare) captive(string, []netip.Prefix, string) (*Captive, error) { return nil, errNoCaptive }
+func (s *spare) captive(string, []netip.Prefix) (*Captive, error) { return nil, errNoCaptive }
 
 func (s *spare) close() error { return errNoCaptive }
 

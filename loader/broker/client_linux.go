@@ -43,11 +43,14 @@ func Dial(path string) (*Client, error) {
 }
 
 func connect(fd int, path string) error {
-	return errors.Join(
+	err := errors.Join(
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &answerTime),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &answerTime), // of connect too: socket(7)
-		unix.Connect(fd, &unix.SockaddrUnix{Name: path}),
 	)
+	if err == nil {
+		_, err = untilDone(func() (int, error) { return 0, unix.Connect(fd, &unix.SockaddrUnix{Name: path}) })
+	}
+	return err
 }
 
 // Capture asks for a captive socket, which the caller closes. It has packets at

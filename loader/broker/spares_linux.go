@@ -98,7 +98,7 @@ func (w *ward) restock(jail *Jail, k kind, cfg loader.CaptiveConfig, prepare fun
 	}
 	w.stocking = true
 	w.stockers.Add(1)
-	time.AfterFunc(stockRest, func() { // a goroutine would have a thread of its own woken for it
+	time.AfterFunc(stockRest, func() { // a goroutine that sleeps would have a thread woken now
 		defer w.stockers.Done()
 		defer jail.Namespace.Close()
 		w.stock(k, cfg, prepare)
