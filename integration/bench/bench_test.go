@@ -313,9 +313,9 @@ func TestTablesAreReadAsTheyArePrinted(t *testing.T) {
 func TestTheBenchmarkOfSetUpRuns(t *testing.T) {
 	l := testLab(t)
 	var page bytes.Buffer
-	if err := benchSetup(&page, l, jailtapProgram(t), 1, 1); err != nil {
+	if err := benchSetup(&page, l, jailtapProgram(t), 1, 1, 1); err != nil {
 		t.Fatal(err)
 	}
-	hasLines(t, page.String(), "after 50 ms | bare calls", "after 1 ms | `loader.Open`, engine ebpf", "after 1 ms | `jailtap serve`",
+	hasLines(t, page.String(), "after 50 ms | bare calls", "after 1 ms | `loader.Open`, engine ebpf", "after 1 ms | `jailtap serve`", "after 1 ms | a ready ring, handed over",
 		"`tcpdump`", "`jailtap capture --format pcap --hub always`")
 }

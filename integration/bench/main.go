@@ -77,7 +77,7 @@ var parts = []part{
 	{"jails", func(w io.Writer, _ lab, jailtap string) error { return benchJails(w, jailtap, jailRounds) }},
 	{"crowds", func(w io.Writer, l lab, _ string) error { return benchCrowds(w, l, crowdSizes, crowdRounds) }},
 	{"setup", func(w io.Writer, l lab, jailtap string) error {
-		return benchSetup(w, l, jailtap, setupRounds, memoryRounds)
+		return benchSetup(w, l, jailtap, setupRounds, setupRun, memoryRounds)
 	}},
 	{"worlds", func(w io.Writer, _ lab, jailtap string) error { return benchWorlds(w, jailtap, worldRounds) }},
 }

@@ -28,7 +28,7 @@ import (
 
 const (
 	setupRounds  = 9
-	setupRun     = 5 // captures of a kind in a row
+	setupRun     = 5 // captures in a row of one kind
 	memoryRounds = 7
 )
 
@@ -38,7 +38,7 @@ const setupVariable = "JAILTAP_BENCH_SETUP"
 // A setupConfig says where to ask, and how often.
 type setupConfig struct {
 	Interface, Broker, Handover string
-	Rounds                      int
+	Rounds, Run                 int
 }
 
 // An asking is what one capture took from when it was asked for.
@@ -48,7 +48,7 @@ type asking struct {
 }
 
 // benchSetup prints how long captures take to be there, and how much memory they take.
-func benchSetup(w io.Writer, l lab, jailtap string, rounds, memoryRounds int) error {
+func benchSetup(w io.Writer, l lab, jailtap string, rounds, run, memoryRounds int) error {
 	const ifname = "setup"
 	if err := l.from.Veth(l.to, ifname, ifname); err != nil {
 		return err
@@ -57,11 +57,11 @@ func benchSetup(w io.Writer, l lab, jailtap string, rounds, memoryRounds int) er
 	if err != nil {
 		return err
 	}
-	askings, err := askInNamespace(l, jailtap, setupConfig{Interface: ifname, Rounds: rounds})
+	askings, err := askInNamespace(l, jailtap, setupConfig{Interface: ifname, Rounds: rounds, Run: run})
 	if err := errors.Join(err, stop()); err != nil {
 		return err
 	}
-	printAskings(w, askings, rounds)
+	printAskings(w, askings, rounds, run)
 	return benchMemory(w, l, jailtap, memoryRounds)
 }
 
@@ -219,7 +219,7 @@ func runAskers(config string) error {
 	askings := map[string][]asking{}
 	for range cfg.Rounds {
 		for _, a := range askers {
-			for range setupRun {
+			for range cfg.Run {
 				took, err := a.once()
 				if err != nil {
 					return fmt.Errorf("%s: %w", a.name, err)
@@ -425,13 +425,13 @@ func (b *bare) close() error {
 	return errors.Join(err, unix.Close(b.fd))
 }
 
-func printAskings(w io.Writer, askings map[string][]asking, rounds int) {
+func printAskings(w io.Writer, askings map[string][]asking, rounds, run int) {
 	fmt.Fprintf(w, "\n## Set-up\n\nms from asking for a capture until packets can come in, and until the first one has been read, of which one comes in\n"+
-		"every %v or so; medians of %d rounds, and medians of the ratios to the bare system calls in the same round. These are\n"+
+		"every %v or so; medians of %d rounds of %d in a row, and of the ratios to the bare system calls of the same round. These are\n"+
 		"socket, filter of the same instructions, ring of the same size, mapping, bind. For a ring the kernel waits for a\n"+
 		"grace period, %s. It hands over blocks that are not full after a time, which jailtap has 1 ms\n"+
 		"with `--immediate`, else 50 ms. Of the daemon all but the first get spare sockets (BROKER.md): beside it what is\n"+
-		"the least that takes, a process that hands over a ring which is ready to whoever connects, without asking who that is.\n\n", between, rounds, gracePeriods())
+		"the least that takes, a process that hands over a ring which is ready to whoever connects, without asking who that is.\n\n", between, rounds, run, gracePeriods())
 	fmt.Fprint(w, "| few packets are handed over | capture | ready | first packet | ready, of bare calls | first, of bare calls |\n"+
 		"| --- | --- | ---: | ---: | ---: | ---: |\n")
 	for _, k := range setupKinds {
