@@ -28,8 +28,12 @@ import (
 
 const (
 	setupRounds  = 9
-	setupRun     = 5 // captures in a row of one kind
 	memoryRounds = 7
+
+	// Captures of one kind are asked for in a row. What has been idle for a while may be slow
+	// at first, by as much as is to be measured: where the kernel watches which pages are used
+	// (DAMON, say every half a second), each that is used next costs a few µs then.
+	setupRun = 5
 )
 
 // setupVariable is set in the process that asks for captures, to its setupConfig.
