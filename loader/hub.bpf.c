@@ -68,7 +68,7 @@ struct {
 } owners6 SEC(".maps");
 
 /* Digests of addresses: for those that nobody has ever had it is mostly 0, and the other
- * look-up is saved, which takes ten times as long. Set before an address has an owner, and
+ * look-up is saved, which takes longer. Set before an address has an owner, and
  * never taken back. Keep in sync with hub_linux.go. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

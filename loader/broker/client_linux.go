@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,13 +20,13 @@ import (
 // Its calls are the kernel's own, which wait: who asks for one thing and waits for it has
 // it sooner than through the runtime's poller.
 type Client struct {
-	asking sync.Mutex // held by who waits for an answer
-	mu     sync.Mutex
-	fd     int // -1: closed; it is closed by who has both
+	fd     int
+	closed atomic.Bool
+	mu     sync.Mutex // held while fd is used, but for what ends that
 }
 
 // answerTime is how long a Client waits for an answer.
-var answerTime = unix.Timeval{Sec: 30}
+const answerTime = 30 * time.Second
 
 // Dial connects to the Server at a path; "" is DefaultSocket.
 func Dial(path string) (*Client, error) {
@@ -43,9 +45,10 @@ func Dial(path string) (*Client, error) {
 }
 
 func connect(fd int, path string) error {
+	limit := unix.NsecToTimeval(answerTime.Nanoseconds())
 	err := errors.Join(
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &answerTime),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &answerTime), // of connect too: socket(7)
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit), // of connect too: socket(7)
 	)
 	if err == nil {
 		_, err = untilDone(func() (int, error) { return 0, unix.Connect(fd, &unix.SockaddrUnix{Name: path}) })
@@ -96,39 +99,36 @@ func (c *Client) Stats() (Stats, error) {
 
 // Close ends the connection, and with it the wait for an answer.
 func (c *Client) Close() error {
-	c.mu.Lock()
-	if c.fd >= 0 {
-		unix.Shutdown(c.fd, unix.SHUT_RDWR)
+	if c.closed.Swap(true) {
+		return errClosed
 	}
-	c.mu.Unlock()
-	c.asking.Lock()
-	defer c.asking.Unlock()
+	unix.Shutdown(c.fd, unix.SHUT_RDWR)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.fd < 0 {
-		return fmt.Errorf("broker: %w", net.ErrClosed)
-	}
-	fd := c.fd
-	c.fd = -1
-	return unix.Close(fd)
+	return unix.Close(c.fd)
 }
+
+var errClosed = fmt.Errorf("broker: %w", net.ErrClosed)
 
 func (c *Client) ask(op string, r Request) (*answer, *os.File, error) {
 	text, err := json.Marshal(message{Version: Version, Op: op, Request: r})
 	if err != nil {
 		return nil, nil, err
 	}
-	c.asking.Lock()
-	defer c.asking.Unlock()
-	if c.fd < 0 {
-		return nil, nil, fmt.Errorf("broker: %w", net.ErrClosed)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed.Load() {
+		return nil, nil, errClosed
 	}
 	if err := c.send(text); err != nil {
 		return nil, nil, fmt.Errorf("broker: %w", err)
 	}
 	a, socket, err := c.receive()
-	if err == nil && a.Error != nil {
+	switch {
+	case err == nil && a.Error != nil:
 		err = a.Error
+	case err != nil && c.closed.Load():
+		err = errClosed
 	}
 	return a, socket, err
 }
@@ -168,14 +168,16 @@ func (c *Client) receive() (*answer, *os.File, error) {
 }
 
 // untilDone does it again when a signal has come in between, of which the runtime sends
-// itself some.
+// itself some, but not for ever: each time the kernel waits anew.
 func untilDone(do func() (int, error)) (n int, err error) {
+	began := time.Now()
 	for {
-		switch n, err = do(); {
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN):
+		n, err = do()
+		interrupted := errors.Is(err, unix.EINTR)
+		switch {
+		case errors.Is(err, unix.EAGAIN), interrupted && time.Since(began) > answerTime:
 			return n, os.ErrDeadlineExceeded
-		default:
+		case !interrupted:
 			return n, err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,7 @@ type connection struct {
 	*Server
 	conn  *net.UnixConn
 	about []any // whose it is, for the log
+	asked []any // the same for what was asked for last
 
 	peer      *Peer       // the client, if it was looked at just now; nil: it has to be
 	namespace NamespaceID // the client's, when it asked for it
@@ -83,8 +85,8 @@ func (c *connection) turn(ctx context.Context, text []byte) bool {
 	return c.change(ctx, m)
 }
 
-// log is made when there is something to write, which is behind the answer.
-func (c *connection) log() *slog.Logger { return c.Log.With(c.about...) }
+// log is made when there is something to write: where a socket is given that is behind it.
+func (c *connection) log() *slog.Logger { return c.Log.With(slices.Concat(c.about, c.asked)...) }
 
 // waits is how long the client may say nothing.
 func (c *connection) waits() time.Duration {
@@ -170,7 +172,7 @@ func (c *connection) capture(ctx context.Context, r *Request) bool {
 		return c.refuse(nil, err)
 	}
 	w := c.Server.ward(jail)
-	c.about = append(c.about, "jail", jail.Name, "interface", r.Interface)
+	c.asked = []any{"jail", jail.Name, "interface", r.Interface}
 	if err := c.give(ctx, jail, w, r); err != nil {
 		jail.Namespace.Close()
 		return c.refuse(w, err)

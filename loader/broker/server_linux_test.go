@@ -468,8 +468,8 @@ func TestACloseEndsTheWaitForAnAnswer(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := <-ended; err == nil {
-		t.Error("an answer from nobody")
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("it waited for an answer from nobody: %v, want ErrClosed", err)
 	}
 	if _, err := c.Stats(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("asked after Close: %v, want ErrClosed", err)
@@ -483,5 +483,27 @@ func TestWhereNobodyListensIsAnErrorThatSaysWhere(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	if _, err := Dial(path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v, want that %s does not exist", err, path)
+	}
+}
+
+// A connection may be refused as often as it likes, and its lines do not grow by it.
+func TestEachRefusalIsALineOfItsOwn(t *testing.T) {
+	b := open(t, Jail{Interfaces: []string{"eth0"}}, nil)
+	c := b.dial(t)
+	for range 3 {
+		_, _, err := c.Capture(Request{Interface: "eth9"})
+		wantRefusal(t, err, CodeInterface, "eth9")
+	}
+	refused := 0
+	for line := range strings.Lines(b.log.String()) {
+		if strings.Contains(line, "msg=refused") {
+			refused++
+			if strings.Count(line, " interface=eth9") != 1 || strings.Count(line, " jail=") != 1 {
+				t.Errorf("line %d: %s", refused, line)
+			}
+		}
+	}
+	if refused != 3 {
+		t.Errorf("%d lines, want 3:\n%s", refused, b.log)
 	}
 }
