@@ -27,37 +27,39 @@ func (cfg *setupConfig) startHandover() (end func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
 	cfg.Handover = filepath.Join(dir, "s")
 	text, err := json.Marshal(cfg)
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, err
 	}
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), handoverVariable+"="+string(text))
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, err
+	}
+	kill := func() error {
+		err := cmd.Process.Kill()
+		cmd.Wait()
+		return err
 	}
 	for range 100 { // 5 s
 		if _, err = os.Stat(cfg.Handover); err == nil {
-			break
+			return func() error { return errors.Join(kill(), os.RemoveAll(dir)) }, nil
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	end = func() error {
-		err := cmd.Process.Kill()
-		cmd.Wait()
-		return errors.Join(err, os.RemoveAll(dir))
-	}
-	if err != nil {
-		return nil, errors.Join(err, end())
-	}
-	return end, nil
+	return nil, errors.Join(err, kill())
 }
 
 // runHandover hands over until it is killed.
